@@ -1,0 +1,131 @@
+/**
+ * Every failure that a client may see is born here, complete: a stable code, the HTTP status, the body. `http/errors` renders it and
+ * decides nothing; the log shows `code` and `cause`, which the client never sees.
+ */
+
+/** The closed set of reasons that shipped clients can read; an unknown one breaks the Rust SDK. */
+export type Reason =
+  | "MCS_MALFORMED_JSON"
+  | "MCS_MEDIA_FAILED_TO_DECRYPT"
+  | "M_MISSING_TOKEN"
+  | "M_UNKNOWN_TOKEN"
+  | "M_NOT_FOUND"
+  | "MCS_MEDIA_NOT_CLEAN"
+  | "MCS_MIME_TYPE_FORBIDDEN"
+  | "MCS_BAD_DECRYPTION"
+  | "M_UNKNOWN"
+  | "MCS_MEDIA_REQUEST_FAILED";
+
+interface Answer {
+  readonly status: number;
+  readonly reason: Reason;
+  readonly info: string;
+}
+
+const ANSWERS = {
+  malformed_request: { status: 400, reason: "MCS_MALFORMED_JSON", info: "The request body is not what this endpoint expects" },
+  request_too_large: { status: 413, reason: "MCS_MALFORMED_JSON", info: "The request body is too large" },
+  bad_media_id: { status: 400, reason: "M_UNKNOWN", info: "Not a valid media ID or server name" },
+  bad_parameter: { status: 400, reason: "M_UNKNOWN", info: "Not a valid query parameter" },
+  bad_decryption: { status: 403, reason: "MCS_BAD_DECRYPTION", info: "The encrypted body could not be decrypted" },
+  failed_to_decrypt: { status: 400, reason: "MCS_MEDIA_FAILED_TO_DECRYPT", info: "The media could not be decrypted" },
+  missing_token: { status: 401, reason: "M_MISSING_TOKEN", info: "The homeserver asks for an access token" },
+  unknown_token: { status: 401, reason: "M_UNKNOWN_TOKEN", info: "The homeserver does not know this access token" },
+  not_found: { status: 404, reason: "M_NOT_FOUND", info: "The media was not found" },
+  not_yet_uploaded: { status: 504, reason: "M_UNKNOWN", info: "The media has not been uploaded yet" },
+  homeserver_failed: { status: 502, reason: "MCS_MEDIA_REQUEST_FAILED", info: "The media could not be fetched from the homeserver" },
+  infected: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "***VIRUS DETECTED***" },
+  unscannable: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media can't be scanned, so it is blocked" },
+  too_large: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media is too large to be scanned" },
+  type_forbidden: { status: 403, reason: "MCS_MIME_TYPE_FORBIDDEN", info: "Media of this type is not allowed" },
+  scanner_unavailable: { status: 503, reason: "M_UNKNOWN", info: "The media can't be scanned at the moment" },
+  still_scanning: { status: 503, reason: "M_UNKNOWN", info: "The scan is not done yet; ask again" },
+  no_room: { status: 503, reason: "M_UNKNOWN", info: "There is no room for this media at the moment; ask again" },
+  shutting_down: { status: 503, reason: "M_UNKNOWN", info: "The scanner is shutting down" },
+  rate_limited: { status: 429, reason: "M_UNKNOWN", info: "Too many requests" },
+  unrecognized_route: { status: 404, reason: "M_UNKNOWN", info: "Unrecognized request" },
+  method_not_allowed: { status: 405, reason: "M_UNKNOWN", info: "Unrecognized request" },
+  /** Never seen by anyone; the log's name for a request whose client left first. */
+  client_gone: { status: 499, reason: "M_UNKNOWN", info: "The client has gone" },
+  internal: { status: 500, reason: "M_UNKNOWN", info: "Internal error" },
+} as const satisfies Record<string, Answer>;
+
+/** Stable and documented; logs, metrics and code tell failures apart by it, never by their text. */
+export type ErrorCode = keyof typeof ANSWERS;
+
+/**
+ * How the body is written. `scanner`: `{reason, info}` alone (Ruma, Element Android and iOS drop `reason` when they see `errcode`).
+ * `matrix`: the standard form, where clients honour nothing else. `both`: an expired token, which the Rust SDK refreshes only on `errcode`.
+ */
+type ErrorForm = "scanner" | "matrix" | "both";
+
+export interface GatewayErrorOptions {
+  /** What went wrong, for the log alone. */
+  readonly detail?: string;
+  readonly cause?: unknown;
+  /** Seconds after which the client may ask again; sent as `Retry-After`. */
+  readonly retryAfter?: number;
+  /** A text for the client in place of the code's own. */
+  readonly info?: string;
+  /** The homeserver's own words about an unknown token. */
+  readonly token?: { readonly errcode: string; readonly error: string; readonly softLogout: boolean };
+  /** The methods a known route does take, for `Allow`. */
+  readonly allow?: string;
+}
+
+const FORMS: Partial<Record<ErrorCode, { form: ErrorForm; errcode: string }>> = {
+  rate_limited: { form: "matrix", errcode: "M_LIMIT_EXCEEDED" },
+  unrecognized_route: { form: "matrix", errcode: "M_UNRECOGNIZED" },
+  method_not_allowed: { form: "matrix", errcode: "M_UNRECOGNIZED" },
+  unknown_token: { form: "both", errcode: "M_UNKNOWN_TOKEN" },
+};
+
+/** Codes after which asking again makes sense, and the seconds that are suggested when nobody knows better. */
+const RETRY_AFTER: Partial<Record<ErrorCode, number>> = {
+  scanner_unavailable: 10,
+  still_scanning: 5,
+  no_room: 5,
+  shutting_down: 5,
+  rate_limited: 2,
+};
+
+export class GatewayError extends Error {
+  override readonly name = "GatewayError";
+  readonly code: ErrorCode;
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  /** The JSON body that the client gets. */
+  readonly body: Readonly<Record<string, unknown>>;
+
+  constructor(code: ErrorCode, options: GatewayErrorOptions = {}) {
+    super(options.detail === undefined ? code : `${code}: ${options.detail}`, { cause: options.cause });
+    const answer: Answer = ANSWERS[code];
+    this.code = code;
+    this.status = answer.status;
+    const retryAfter = options.retryAfter ?? RETRY_AFTER[code];
+    this.headers = {
+      ...(retryAfter === undefined ? {} : { "retry-after": String(Math.ceil(retryAfter)) }),
+      ...(options.allow === undefined ? {} : { allow: options.allow }),
+    };
+    this.body = bodyOf(code, answer, options, retryAfter);
+  }
+}
+
+function bodyOf(code: ErrorCode, answer: Answer, options: GatewayErrorOptions, retryAfter: number | undefined): Record<string, unknown> {
+  const { form, errcode } = FORMS[code] ?? { form: "scanner", errcode: "" };
+  const info = options.info ?? answer.info;
+  const scanner = { reason: answer.reason, info };
+  const matrix = {
+    errcode: options.token?.errcode ?? errcode,
+    error: options.token?.error ?? info,
+    ...(options.token === undefined ? {} : { soft_logout: options.token.softLogout }),
+    ...(code === "rate_limited" && retryAfter !== undefined ? { retry_after_ms: Math.ceil(retryAfter * 1000) } : {}),
+  };
+  if (form === "matrix") return matrix;
+  return form === "both" ? { ...scanner, ...matrix } : scanner;
+}
+
+/** The error as it is, or wrapped as `internal`: nothing that was not born here reaches a client with its own text. */
+export function asGatewayError(error: unknown): GatewayError {
+  return error instanceof GatewayError ? error : new GatewayError("internal", { cause: error });
+}
