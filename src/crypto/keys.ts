@@ -1,0 +1,229 @@
+/** The key pair that clients encrypt request bodies to, and the file it lives in. */
+import { hkdfSync, randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { link, open, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { basename, dirname, join } from "node:path";
+import type Olm from "@matrix-org/olm";
+import { decodeBase64 } from "./base64.ts";
+
+/** The Python scanner's secret file (32 bytes in base64), or the legacy scanner's libolm pickle. */
+export type RequestKeySource = { readonly secretPath: string } | { readonly picklePath: string; readonly pickleKey: string };
+
+/** A PkEncryption message; each part in unpadded standard base64, the only form libolm reads. */
+export interface EncryptedMessage {
+  readonly ciphertext: string;
+  readonly mac: string;
+  readonly ephemeral: string;
+}
+
+export interface RequestKeys {
+  /** The current key, in unpadded base64, as `public_key` answers it. */
+  readonly publicKey: string;
+  /** What an operator should know about the files; no secrets. */
+  readonly warnings: readonly string[];
+  /**
+   * Decrypts with the current key, then with the previous ones, until `read` makes something of the plaintext. When `read` returns
+   * undefined for all of them, so does this: no answer, and no key left out, tells why.
+   */
+  decrypt<T>(message: EncryptedMessage, read: (plaintext: string) => T | undefined): T | undefined;
+  /** 32 bytes for another purpose, always the same for one label and current key: HKDF-SHA-256 (RFC 5869) of the private key. */
+  deriveSecret(label: string): Buffer;
+  /** Wipes the keys; nothing else may be called afterwards. Idempotent. */
+  free(): void;
+}
+
+/** A key file that can't be used. The message names the file and never quotes it. */
+export class KeyFileError extends Error {
+  override readonly name = "KeyFileError";
+  readonly path: string;
+  readonly reason: string;
+
+  constructor(path: string, reason: string, cause?: unknown) {
+    super(`${path}: ${reason}`, { cause });
+    this.path = path;
+    this.reason = reason;
+  }
+}
+
+const SECRET_SIZE = 32;
+const MAX_FILE_SIZE = 4096;
+
+/**
+ * Loads the keys. The file of `source` is made, with mode 0600, if it is not there; previous secrets have to be.
+ * @throws KeyFileError
+ */
+export async function loadRequestKeys(source: RequestKeySource, previousSecretPaths: readonly string[] = []): Promise<RequestKeys> {
+  const olm = await loadOlm();
+  const warnings: string[] = [];
+  const decryptions: Olm.PkDecryption[] = [];
+  try {
+    const current =
+      "secretPath" in source ? await loadSecret(olm, source.secretPath, true) : await loadPickle(olm, source.picklePath, source.pickleKey);
+    decryptions.push(current.decryption);
+    warnings.push(...current.warnings);
+    for (const path of previousSecretPaths) {
+      const previous = await loadSecret(olm, path, false);
+      decryptions.push(previous.decryption);
+      warnings.push(...previous.warnings);
+    }
+    return requestKeys(current, decryptions, warnings);
+  } catch (error) {
+    for (const decryption of decryptions) decryption.free();
+    throw error;
+  }
+}
+
+interface LoadedKey {
+  readonly decryption: Olm.PkDecryption;
+  readonly publicKey: string;
+  readonly warnings: readonly string[];
+}
+
+function requestKeys(current: LoadedKey, decryptions: Olm.PkDecryption[], warnings: readonly string[]): RequestKeys {
+  const privateKey = Buffer.from(current.decryption.get_private_key());
+  return {
+    publicKey: current.publicKey,
+    warnings,
+    decrypt(message, read) {
+      for (const decryption of decryptions) {
+        const plaintext = tryDecrypt(decryption, message);
+        // What could not be decrypted is read all the same, as nothing, so that both kinds of refusal take the same steps.
+        const content = read(plaintext ?? "");
+        if (plaintext !== undefined && content !== undefined) return content;
+      }
+      return undefined;
+    },
+    deriveSecret(label) {
+      return Buffer.from(hkdfSync("sha256", privateKey, "", `matrix-icap-gateway ${label}`, SECRET_SIZE));
+    },
+    free() {
+      privateKey.fill(0);
+      for (const decryption of decryptions.splice(0)) decryption.free();
+    },
+  };
+}
+
+function tryDecrypt(decryption: Olm.PkDecryption, { ephemeral, mac, ciphertext }: EncryptedMessage): string | undefined {
+  try {
+    return decryption.decrypt(ephemeral, mac, ciphertext);
+  } catch {
+    return undefined;
+  }
+}
+
+async function loadSecret(olm: typeof Olm, path: string, make: boolean): Promise<LoadedKey> {
+  const { content, warnings } = make
+    ? await readOrMake(path, () => `${randomBytes(SECRET_SIZE).toString("base64")}\n`)
+    : await readKeyFile(path);
+  const secret = decodeBase64(content.trim(), SECRET_SIZE);
+  if (secret === undefined) throw new KeyFileError(path, `not the base64 of ${SECRET_SIZE} bytes`);
+  const decryption = new olm.PkDecryption();
+  const publicKey = decryption.init_with_private_key(secret);
+  secret.fill(0);
+  return { decryption, publicKey, warnings };
+}
+
+async function loadPickle(olm: typeof Olm, path: string, pickleKey: string): Promise<LoadedKey> {
+  const { content, warnings } = await readOrMake(path, () => {
+    const fresh = new olm.PkDecryption();
+    try {
+      fresh.generate_key();
+      return fresh.pickle(pickleKey);
+    } finally {
+      fresh.free();
+    }
+  });
+  const decryption = new olm.PkDecryption();
+  try {
+    return { decryption, publicKey: decryption.unpickle(pickleKey, content.trim()), warnings };
+  } catch (error) {
+    decryption.free();
+    throw new KeyFileError(path, "not a libolm pickle, or not one of this pickle_key", error);
+  }
+}
+
+interface KeyFile {
+  readonly content: string;
+  readonly warnings: readonly string[];
+}
+
+/** Whatever is in the file at the end is the key: of two instances that start at once, one makes it and both read it. */
+async function readOrMake(path: string, make: () => string): Promise<KeyFile> {
+  try {
+    return await readKeyFile(path);
+  } catch (error) {
+    if (!(error instanceof KeyFileError) || codeOf(error.cause) !== "ENOENT") throw error;
+  }
+  await makeKeyFile(path, make());
+  return readKeyFile(path);
+}
+
+async function readKeyFile(path: string): Promise<KeyFile> {
+  try {
+    // Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+    await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const { size, mode } = await file.stat().then((stat) => {
+      if (!stat.isFile()) throw new KeyFileError(path, "not a regular file");
+      return stat;
+    });
+    if (size > MAX_FILE_SIZE) throw new KeyFileError(path, `larger than ${MAX_FILE_SIZE} bytes`);
+    const buffer = Buffer.alloc(size);
+    const { bytesRead } = await file.read(buffer, 0, size, 0);
+    return { content: buffer.toString("latin1", 0, bytesRead), warnings: warningsOf(path, mode) };
+  } catch (error) {
+    throw error instanceof KeyFileError ? error : new KeyFileError(path, `can't be read (${codeOf(error)})`, error);
+  }
+}
+
+/** A group may read it: that is how secrets are mounted in containers that don't run as root. */
+function warningsOf(path: string, mode: number): string[] {
+  if ((mode & 0o027) === 0) return [];
+  return [`${path}: others may read or write it (mode ${(mode & 0o777).toString(8).padStart(4, "0")}); set it to 0600`];
+}
+
+/** Never overwrites a file, and never leaves half of one: the content is on disk before the name is. */
+async function makeKeyFile(path: string, content: string): Promise<void> {
+  const directory = dirname(path);
+  const temporary = join(directory, `.${basename(path)}.${randomBytes(8).toString("hex")}`);
+  try {
+    {
+      await using file = await open(temporary, "wx", 0o600);
+      await file.writeFile(content);
+      await file.sync();
+    }
+    await link(temporary, path);
+    await using parent = await open(directory, constants.O_RDONLY);
+    await parent.sync();
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST") throw new KeyFileError(path, `is not there and can't be made (${codeOf(error)})`, error);
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "unknown error";
+}
+
+let loading: Promise<typeof Olm> | undefined;
+
+/**
+ * libolm's module is CommonJS with an asynchronous start. Its start-up code installs process-wide handlers that throw whatever nobody
+ * caught; what to do with such errors is for the entry point to decide, so they are taken off again.
+ */
+async function loadOlm(): Promise<typeof Olm> {
+  loading ??= (() => {
+    const olm = createRequire(import.meta.url)("@matrix-org/olm") as typeof Olm;
+    const events = ["uncaughtException", "unhandledRejection"];
+    const before = events.map((event) => new Set(process.rawListeners(event)));
+    const started = olm.init();
+    for (const [i, event] of events.entries()) {
+      for (const listener of process.rawListeners(event)) {
+        if (!before[i]?.has(listener)) process.removeListener(event, listener as (...args: unknown[]) => void);
+      }
+    }
+    return started.then(() => olm);
+  })();
+  return loading;
+}
