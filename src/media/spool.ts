@@ -1,0 +1,312 @@
+/**
+ * Media on its way: written once, read by as many as need it (digests, scanners, the client), each at its own pace. It holds the bytes
+ * as they came from the homeserver, in memory or in a file without a name, never decrypted ones.
+ */
+import { GatewayError } from "../errors.ts";
+import { SpoolBudget, type Reservation } from "./spool-budget.ts";
+import { SpoolFile } from "./spool-file.ts";
+
+export interface SpoolPoolOptions {
+  /** Bytes of all spools together that may be held in memory. */
+  readonly memory: number;
+  /** Bytes of all spools together that may be held in unlinked files. */
+  readonly disk: number;
+  /** A spool of at most this many bytes stays in memory when there is room. */
+  readonly inMemory: number;
+  readonly directory: string;
+}
+
+export interface Spool {
+  /** Bytes written so far; final after `end`. */
+  readonly size: number;
+  /**
+   * Copies the chunk; resolves when the writer may go on. One write at a time.
+   * @throws GatewayError `too_large` when more comes than was reserved, `no_room` when the disk fails: the spool has then failed with
+   *   that error.
+   */
+  write(chunk: Uint8Array): Promise<void>;
+  /** The last byte was written. What was reserved beyond it is given back. */
+  end(): void;
+  /** The bytes can't be had to the end: readers, now and later, throw this error after what is there. Nothing after `end`. */
+  fail(error: Error): void;
+  /**
+   * A pass from the first byte that follows the writer to the end. The buffers stay as they are for as long as they are held; other readers
+   * may be given the same ones, so nobody writes to them.
+   */
+  read(): AsyncIterable<Buffer>;
+  /** Gives everything back; readers still at it throw. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Bytes in one read, and the most that a spool with a file holds back in memory before it writes them. */
+const BLOCK = 128 * 1024;
+
+/** Makes spools within a budget of memory and disk that all of them share. */
+export class SpoolPool implements AsyncDisposable {
+  readonly #budget: SpoolBudget;
+  readonly #options: SpoolPoolOptions;
+  readonly #open = new Set<PooledSpool>();
+  #closed = false;
+
+  constructor(options: SpoolPoolOptions) {
+    this.#options = options;
+    this.#budget = new SpoolBudget(options);
+  }
+
+  /**
+   * Room for `capacity` bytes, waiting in line until there is. A capacity that may not be used up (the length is unknown) takes no disk
+   * until more than `inMemory` bytes came.
+   * @throws GatewayError `no_room` when it can never fit or the disk fails, `shutting_down`; the signal's reason.
+   */
+  async create(capacity: number, signal: AbortSignal): Promise<Spool> {
+    const reservation = await this.#budget.reserve(capacity, signal);
+    try {
+      // Without memory it lives on disk from the start: a disk that fails is better known now than at the first byte.
+      const file =
+        reservation.memory < Math.min(capacity, this.#options.inMemory) ? await SpoolFile.open(this.#options.directory) : undefined;
+      const spool = new PooledSpool(capacity, reservation, file, this.#options.directory, (closed) => this.#open.delete(closed));
+      this.#open.add(spool);
+      if (!this.#closed && !signal.aborted) return spool;
+      await spool.close();
+      throw this.#closed ? new GatewayError("shutting_down") : signal.reason;
+    } catch (error) {
+      reservation.shrinkTo(0, 0);
+      throw error;
+    }
+  }
+
+  /** Bytes that are set aside in memory and on disk, and how many wait for room. */
+  usage(): { memory: number; disk: number; waiting: number } {
+    return this.#budget.usage();
+  }
+
+  /** Refuses who waits and who comes, and closes every spool. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    this.#budget.close();
+    await Promise.all([...this.#open].map((spool) => spool.close()));
+  }
+}
+
+const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
+
+/**
+ * Bytes [0, onDisk) are in the file, [onDisk, size) in blocks. Blocks are appended to and dropped, never reused: a reader may hold a piece of
+ * one for as long as it likes.
+ */
+class PooledSpool implements Spool {
+  readonly #capacity: number;
+  readonly #reservation: Reservation;
+  readonly #directory: string;
+  readonly #onClose: (spool: PooledSpool) => void;
+  #file: SpoolFile | undefined;
+  /** The most that may be held in blocks; more to come moves them to the file. */
+  #window: number;
+  /** All full but the last. */
+  #blocks: Buffer[] = [];
+  #lastFill = 0;
+  #held = 0;
+  #onDisk = 0;
+  #ended = false;
+  #failure: Error | undefined;
+  #closing: Promise<void> | undefined;
+  /** The one write to the file in flight. */
+  #flushing: Promise<void> | undefined;
+  /** What readers at the end wait for: more bytes, or the end. */
+  #change: PromiseWithResolvers<void> | undefined;
+
+  constructor(
+    capacity: number,
+    reservation: Reservation,
+    file: SpoolFile | undefined,
+    directory: string,
+    onClose: (spool: PooledSpool) => void,
+  ) {
+    this.#capacity = capacity;
+    this.#reservation = reservation;
+    this.#file = file;
+    this.#window = file === undefined ? reservation.memory : BLOCK;
+    this.#directory = directory;
+    this.#onClose = onClose;
+  }
+
+  get size(): number {
+    return this.#onDisk + this.#held;
+  }
+
+  async write(chunk: Uint8Array): Promise<void> {
+    this.#assertWhole();
+    if (this.#ended || this.#flushing !== undefined) throw new Error("a spool is written to once, one write at a time");
+    if (chunk.length > this.#capacity - this.size) {
+      const error = new GatewayError("too_large", { detail: `more than the ${this.#capacity} bytes that were expected` });
+      this.fail(error);
+      throw error;
+    }
+    let rest = this.#keep(chunk);
+    while (rest.length > 0) {
+      await this.#flush();
+      this.#assertWhole();
+      rest = this.#keep(rest);
+    }
+  }
+
+  end(): void {
+    if (this.#ended || this.#failure !== undefined || this.#closing !== undefined) return;
+    if (this.#flushing !== undefined) throw new Error("a spool ends after its last write, not during it");
+    this.#ended = true;
+    if (this.#file === undefined) this.#trim();
+    else if (this.#held > 0) void this.#flush();
+    this.#reservation.shrinkTo(this.#file === undefined ? this.size : 0, this.#file === undefined ? 0 : this.size);
+    this.#wake();
+  }
+
+  fail(error: Error): void {
+    if (this.#ended || this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#wake();
+  }
+
+  read(): AsyncIterable<Buffer> {
+    return { [Symbol.asyncIterator]: () => this.#pass() };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#release();
+    this.#wake();
+    return this.#closing;
+  }
+
+  #assertWhole(): void {
+    if (this.#closing !== undefined) throw wasClosed();
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Copies what the window has room for; what is left of the chunk comes back. */
+  #keep(chunk: Uint8Array): Uint8Array {
+    let rest = chunk;
+    while (rest.length > 0) {
+      let last = this.#blocks.at(-1);
+      if (last === undefined || this.#lastFill === last.length) {
+        const room = Math.min(this.#window - this.#held, this.#capacity - this.size, BLOCK);
+        if (room === 0) break;
+        last = Buffer.allocUnsafeSlow(room);
+        this.#blocks.push(last);
+        this.#lastFill = 0;
+      }
+      const part = rest.subarray(0, last.length - this.#lastFill);
+      last.set(part, this.#lastFill);
+      this.#lastFill += part.length;
+      this.#held += part.length;
+      rest = rest.subarray(part.length);
+    }
+    this.#wake();
+    return rest;
+  }
+
+  /** Moves the blocks to the file. Never rejects: a disk that fails fails the spool, even one that had ended. */
+  async #flush(): Promise<void> {
+    this.#flushing = this.#moveToFile();
+    try {
+      await this.#flushing;
+    } catch (error) {
+      this.#failure ??= error instanceof Error ? error : new GatewayError("no_room", { cause: error });
+      this.#wake();
+    } finally {
+      this.#flushing = undefined;
+    }
+  }
+
+  async #moveToFile(): Promise<void> {
+    this.#file ??= await SpoolFile.open(this.#directory);
+    this.#trim();
+    await this.#file.write(this.#blocks, this.#onDisk);
+    this.#onDisk += this.#held;
+    this.#held = 0;
+    this.#blocks = [];
+    this.#window = BLOCK;
+    this.#reservation.shrinkTo(0, this.#reservation.disk);
+  }
+
+  /** Makes the last block as long as what is in it. */
+  #trim(): void {
+    const last = this.#blocks.at(-1);
+    if (last === undefined || last.length === this.#lastFill) return;
+    const exact = Buffer.allocUnsafeSlow(this.#lastFill);
+    last.copy(exact, 0, 0, this.#lastFill);
+    this.#blocks[this.#blocks.length - 1] = exact;
+  }
+
+  #pass(): AsyncIterator<Buffer, undefined> {
+    let position = 0;
+    let over = false;
+    const next = async (): Promise<IteratorResult<Buffer, undefined>> => {
+      while (!over) {
+        if (this.#closing !== undefined) {
+          over = true;
+          throw wasClosed();
+        }
+        const start = position;
+        if (start < this.#onDisk && this.#file !== undefined) {
+          // The position moves before the wait, so calls that overlap get different pieces.
+          position += Math.min(BLOCK, this.#onDisk - start);
+          const value = await this.#file.read(start, position - start);
+          if (this.#closing === undefined) return { done: false, value };
+        } else if (start < this.size) {
+          const value = this.#heldAt(start);
+          position += value.length;
+          return { done: false, value };
+        } else if (this.#failure !== undefined) {
+          over = true;
+          throw this.#failure;
+        } else if (this.#ended) {
+          over = true;
+        } else {
+          this.#change ??= Promise.withResolvers<void>();
+          await this.#change.promise;
+        }
+      }
+      return DONE;
+    };
+    return {
+      next,
+      // Whoever leaves while waiting for more is let go at once.
+      return: () => {
+        over = true;
+        this.#wake();
+        return Promise.resolve(DONE);
+      },
+    };
+  }
+
+  /** What the block that holds this position has from there on. */
+  #heldAt(position: number): Buffer {
+    let offset = position - this.#onDisk;
+    for (const [index, block] of this.#blocks.entries()) {
+      const length = index === this.#blocks.length - 1 ? this.#lastFill : block.length;
+      if (offset < length) return block.subarray(offset, length);
+      offset -= length;
+    }
+    throw new RangeError("a position that no block holds");
+  }
+
+  #wake(): void {
+    this.#change?.resolve();
+    this.#change = undefined;
+  }
+
+  async #release(): Promise<void> {
+    try {
+      await this.#flushing?.catch(() => undefined);
+      await this.#file?.close();
+    } catch {
+      // The system takes the descriptor back even when it reports that closing failed; the bytes are of no more use.
+    }
+    this.#blocks = [];
+    this.#reservation.shrinkTo(0, 0);
+    this.#onClose(this);
+  }
+}
+
+function wasClosed(): GatewayError {
+  return new GatewayError("internal", { detail: "the spool was closed" });
+}
