@@ -1,0 +1,54 @@
+/** Names under which verdicts are kept: who reads them, without the secret, learns neither what was seen nor where it came from. */
+import { createHmac } from "node:crypto";
+
+/** A shorter secret could be found by trying. */
+export const MIN_SECRET_BYTES = 16;
+
+/**
+ * HMAC-SHA-256 over a purpose and parts. Each is preceded by its length, so no two lists of parts, and no two purposes, are the same message.
+ */
+export function keyedDigest(secret: Buffer, purpose: string, parts: readonly (string | Buffer)[]): Buffer {
+  const hmac = createHmac("sha256", secret);
+  for (const part of [purpose, ...parts]) {
+    const bytes = typeof part === "string" ? Buffer.from(part) : part;
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(bytes.length);
+    hmac.update(length).update(bytes);
+  }
+  return hmac.digest();
+}
+
+/** @throws RangeError when the secret is too short to keep anything secret. */
+export function assertSecret(secret: Buffer): void {
+  if (secret.length < MIN_SECRET_BYTES) throw new RangeError(`the secret must have at least ${MIN_SECRET_BYTES} bytes`);
+}
+
+/** Every key is a keyed digest in base64url, 43 characters. Instances that share verdicts share the secret. */
+export class VerdictKeys {
+  readonly #secret: Buffer;
+
+  /** @throws RangeError when the secret has less than `MIN_SECRET_BYTES`. */
+  constructor(secret: Buffer) {
+    assertSecret(secret);
+    this.#secret = secret;
+  }
+
+  /** Plain media as it was asked for; `variant` says which of its forms (download, or a thumbnail and its parameters). */
+  plainSource(mxc: { readonly serverName: string; readonly mediaId: string }, variant: readonly string[]): string {
+    return this.#key("plain source", [mxc.serverName, mxc.mediaId, ...variant]);
+  }
+
+  /** Encrypted media: SHA-256 of the ciphertext, key and IV. All three, for the bytes that come out depend on each. */
+  encryptedSource(attachment: { readonly sha256: Buffer; readonly key: Buffer; readonly iv: Buffer }): string {
+    return this.#key("encrypted source", [attachment.sha256, attachment.key, attachment.iv]);
+  }
+
+  /** Decrypted bytes, by their SHA-256, under a policy: a verdict holds for these bytes under this policy alone. */
+  content(sha256: Buffer, policy: string): string {
+    return this.#key("content", [sha256, policy]);
+  }
+
+  #key(purpose: string, parts: readonly (string | Buffer)[]): string {
+    return keyedDigest(this.#secret, purpose, parts).toString("base64url");
+  }
+}
