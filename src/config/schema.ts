@@ -1,0 +1,69 @@
+/** The configuration as a whole: its type, what must hold across sections, and what an operator should know about it. */
+import * as z from "zod";
+import { isLoopback } from "./addresses.ts";
+import { ALWAYS, admin, crypto, download, icap, log, resultCache, scan, web } from "./sections.ts";
+
+export const schema = z
+  .strictObject({ web, admin, icap, scan, result_cache: resultCache, download, crypto, log })
+  .superRefine((value, context) => {
+    if (Array.isArray(value.icap) && value.icap.length === 0 && value.scan?.script === undefined) {
+      context.addIssue({
+        code: "custom",
+        path: ["icap"],
+        message:
+          "there is nothing to scan with: name an ICAP service (icap: [{ name: antivirus, urls: [icap://127.0.0.1:1344/virus_scan] }]) or a scan.script",
+      });
+    }
+    const port: unknown = value.web?.port;
+    if (typeof port === "number" && port !== 0 && port === value.admin?.port && value.web.host === value.admin.host) {
+      context.addIssue({ code: "custom", path: ["admin", "port"], message: "must not be the port of the web section too" });
+    }
+  }, ALWAYS);
+
+/** What the file says, with defaults filled in. */
+export type Settings = DeepReadonly<z.output<typeof schema>>;
+
+type DeepReadonly<T> = T extends object ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> } : T;
+
+/**
+ * Keys as the file has them, so that a message can name them; sizes in bytes, durations in milliseconds, defaults filled in, media types and
+ * `headers_to_forward` in lower case; the password of Redis is read from its file. `crypto` holds either `request_secret_path` or `pickle_path` and `pickle_key`. Paths are as written: relative to the
+ * working directory.
+ */
+export type Config = Settings & { readonly result_cache: { readonly redis?: { readonly password?: string } } };
+
+/** One service of `icap`. */
+export type IcapServiceConfig = Config["icap"][number];
+
+export interface Remark {
+  readonly path: readonly (string | number)[];
+  readonly message: string;
+}
+
+/**
+ * What works, but may surprise.
+ * @param memory bytes that this process may use
+ */
+export function remarks(config: Config, memory: number): Remark[] {
+  const found: Remark[] = [];
+  const remark = (path: Remark["path"], message: string) => found.push({ path, message });
+  for (const [index, service] of config.icap.entries()) {
+    for (const [at, url] of service.urls.entries()) {
+      if (!isLoopback(url)) remark(["icap", index, "urls", at], "files travel to this service in the clear, decrypted ones too");
+    }
+    if (!service.canary.includes("plain")) {
+      remark(["icap", index, "canary"], "nobody checks that this service catches a virus: fit for DLP, not for an antivirus");
+    }
+  }
+  if (config.scan.spool.memory > memory / 2) remark(["scan", "spool", "memory"], "is more than half of the memory that there is");
+  if (config.scan.on_unavailable === "allow") remark(["scan", "on_unavailable"], "files pass unscanned while a scanner does not answer");
+  if (config.scan.on_unscannable === "allow") remark(["scan", "on_unscannable"], "files pass that no scanner could look into");
+  if (config.scan.allowed_mimetypes?.length === 0) remark(["scan", "allowed_mimetypes"], "is empty: every file is blocked");
+  if (config.web.trusted_proxies.some((network) => network.endsWith("/0"))) {
+    remark(["web", "trusted_proxies"], "trusts everybody: clients can pretend to any address");
+  }
+  if (config.result_cache.max_file_size !== undefined) {
+    remark(["result_cache", "max_file_size"], "has no effect: verdicts are kept, never copies of media");
+  }
+  return found;
+}

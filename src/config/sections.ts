@@ -1,0 +1,195 @@
+/** The sections of the configuration file: keys, defaults and what must hold within a section. `config.example.yaml` explains each key. */
+import * as z from "zod";
+import { homeserverUrlProblem, icapUrlProblem, networkProblem, proxyUrlProblem, redisUrlProblem } from "./addresses.ts";
+import { parseDuration, parseSize } from "./units.ts";
+
+/** A timer that is set to more fires at once. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+const MIB = 1024 * 1024;
+
+/**
+ * For checks that see more than one key: they run even when a key failed its own check, so that all problems are shown at once. Such a key then holds what
+ * the file says, whatever its type.
+ */
+export const ALWAYS = { when: () => true };
+
+/** A section whose keys are all commented out is there all the same. */
+function section<Shape extends z.core.$ZodLooseShape>(shape: Shape) {
+  return z.preprocess((value) => value ?? {}, z.strictObject(shape));
+}
+
+function size(least: number) {
+  return quantity(parseSize, `a size such as 100MB or 64MiB`).pipe(z.number().min(least, `must be at least ${least} bytes`));
+}
+
+function duration(longest: number) {
+  return quantity(parseDuration, "a duration such as 30s, 5m or 1 week").pipe(
+    z.number().min(1, "must be longer than nothing").max(longest, "is too long"),
+  );
+}
+
+function quantity(parse: (value: string | number) => number | undefined, what: string) {
+  return z.union([z.string(), z.number()], `must be ${what}`).transform((value, context) => {
+    const parsed = parse(value);
+    if (parsed !== undefined) return parsed;
+    context.addIssue(`must be ${what}`);
+    return z.NEVER;
+  });
+}
+
+/** A string that a function finds nothing wrong with. */
+function checked(problem: (text: string) => string | undefined) {
+  return z.string().superRefine((text, context) => {
+    const message = problem(text);
+    if (message !== undefined) context.addIssue(message);
+  });
+}
+
+const count = (least: number) => z.int().min(least).max(1_000_000);
+const path = z
+  .string()
+  .min(1, "must not be empty")
+  .refine((text) => !text.includes("\0"), "must not hold a NUL character");
+const port = z.int().min(0).max(65535);
+const host = z.string().regex(/^[^\s/]+$/, "must be an IP address or a host name");
+
+const MEDIA_TYPE = /^[a-z0-9][\w!#$&^.+-]*\/[a-z0-9][\w!#$&^.+-]*$/;
+const mediaType = checked((text) => {
+  if (text.includes("*")) return "must name one type: there are no wildcards";
+  return MEDIA_TYPE.test(text.toLowerCase()) ? undefined : "must be a media type such as image/jpeg";
+}).transform((text) => text.toLowerCase());
+
+/** What the gateway must say itself, or what would get a client something other than the whole media as it is. */
+const RESERVED_HEADER =
+  /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|http2-settings|expect|content-.*|accept-encoding|range|if-.*)$/i;
+
+const headerName = checked((name) => {
+  if (!/^[\w!#$%&'*+.^`|~-]{1,100}$/.test(name)) return "must be the name of an HTTP header";
+  return RESERVED_HEADER.test(name) ? "is a header that the gateway needs for itself" : undefined;
+});
+
+const additionalHeaders = z.record(
+  headerName.refine((name) => name.toLowerCase() !== "authorization", "would let everybody read what this token may read"),
+  z.string().regex(/^[\t\x20-\x7e\x80-\xff]*$/, "must be printable characters in one line"),
+);
+
+export const web = section({
+  host: host.default("127.0.0.1"),
+  port: port.default(8080),
+  trusted_proxies: z.array(checked(networkProblem)).default([]),
+});
+
+export const admin = section({
+  host: host.default("127.0.0.1"),
+  port: port.default(9090),
+});
+
+const icapService = z.strictObject({
+  name: z.string().regex(/^[a-z0-9-]{1,64}$/, "must be 1 to 64 of a-z, 0-9 and -"),
+  urls: z.array(checked(icapUrlProblem)).min(1),
+  canary: z.array(z.enum(["plain", "zip", "pdf", "expand", "encrypted"])).default(["plain", "zip", "pdf"]),
+  preview: z.enum(["never", "required"]).default("never"),
+  max_connections: z.int().min(1).max(10_000).default(16),
+  connect_timeout: duration(LONGEST_TIMER).prefault("5s"),
+  answer_timeout: duration(LONGEST_TIMER).prefault("2m"),
+});
+
+export const icap = z.preprocess(
+  (value) => value ?? [],
+  z.array(icapService).superRefine((services, context) => {
+    const names = Array.isArray(services) ? services.map((service: { name?: unknown } | null) => service?.name) : [];
+    for (const [index, name] of names.entries()) {
+      if (typeof name === "string" && names.indexOf(name) < index) {
+        context.addIssue({ code: "custom", path: [index, "name"], message: "is the name of another service already" });
+      }
+    }
+  }, ALWAYS),
+);
+
+const spool = section({
+  memory: size(2 * MIB).prefault("64MiB"),
+  disk: size(1).prefault("10GiB"),
+});
+
+export const scan = section({
+  max_file_size: size(1).prefault("200MiB"),
+  wait: duration(LONGEST_TIMER).prefault("25s"),
+  timeout: duration(LONGEST_TIMER).prefault("5m"),
+  max_concurrent: count(1).default(64),
+  max_queued: count(0).default(512),
+  max_per_client: count(1).default(16),
+  on_unavailable: z.enum(["block", "allow"]).default("block"),
+  on_unscannable: z.enum(["block", "allow"]).default("block"),
+  canary_interval: duration(LONGEST_TIMER).prefault("60s"),
+  temp_directory: path.default("/tmp"),
+  spool,
+  script: path.exactOptional(),
+  script_timeout: duration(LONGEST_TIMER).prefault("1m"),
+  removal_command: path.exactOptional(),
+  allowed_mimetypes: z.array(mediaType).exactOptional(),
+  blocked_mimetypes: z.array(mediaType).exactOptional(),
+}).superRefine((value, context) => {
+  const issue = (key: string, message: string) => context.addIssue({ code: "custom", path: [key], message });
+  if (isAbove(value?.wait, value?.timeout)) issue("wait", "must not be longer than scan.timeout");
+  if (isAbove(value?.max_file_size, value?.spool?.disk)) {
+    issue("max_file_size", "must not be larger than scan.spool.disk: such a file could never be held while it is scanned");
+  }
+  if (value?.allowed_mimetypes !== undefined && value.blocked_mimetypes !== undefined) {
+    issue("blocked_mimetypes", "must not stand beside scan.allowed_mimetypes: what is not allowed is blocked");
+  }
+}, ALWAYS);
+
+const redis = section({
+  url: checked(redisUrlProblem),
+  key_prefix: z.string().max(100).default("mig:"),
+  password_path: path.exactOptional(),
+});
+
+export const resultCache = section({
+  ttl: duration(Number.MAX_SAFE_INTEGER).prefault("1d"),
+  max_size: z.int().min(1).max(100_000_000).default(100_000),
+  // 0 is clean: there is nothing to ignore about it.
+  exit_codes_to_ignore: z.array(z.int().min(1).max(255)).default([]),
+  max_file_size: size(0).exactOptional(),
+  redis: redis.exactOptional(),
+});
+
+export const download = section({
+  base_homeserver_url: checked(homeserverUrlProblem).exactOptional(),
+  proxy: checked(proxyUrlProblem).exactOptional(),
+  additional_headers: additionalHeaders.default({}),
+  // Authorization takes its own way to the homeserver, whether it is listed or not.
+  headers_to_forward: z
+    .array(headerName)
+    .transform((names) => [...new Set(names.map((name) => name.toLowerCase()))].filter((name) => name !== "authorization"))
+    .default([]),
+});
+
+const previousSecrets = { previous_request_secret_paths: z.array(path).default([]) };
+
+export const crypto = section({
+  request_secret_path: path.exactOptional(),
+  ...previousSecrets,
+  pickle_path: path.exactOptional(),
+  pickle_key: z.string().min(1, "must not be empty").exactOptional(),
+})
+  .superRefine((value, context) => {
+    const issue = (key: string, message: string) => context.addIssue({ code: "custom", path: [key], message });
+    const pickle = value?.pickle_path !== undefined;
+    if (pickle && value.pickle_key === undefined) issue("pickle_key", "is needed beside crypto.pickle_path");
+    if (!pickle && value?.pickle_key !== undefined) issue("pickle_path", "is needed beside crypto.pickle_key");
+    if (pickle && value.request_secret_path !== undefined) issue("pickle_path", "must not stand beside crypto.request_secret_path");
+  }, ALWAYS)
+  .transform(({ request_secret_path, pickle_path, pickle_key, previous_request_secret_paths }) =>
+    pickle_path !== undefined && pickle_key !== undefined
+      ? { pickle_path, pickle_key, previous_request_secret_paths }
+      : { request_secret_path: request_secret_path ?? "./request_secret", previous_request_secret_paths },
+  );
+
+export const log = section({
+  level: z.enum(["fatal", "error", "warn", "info", "debug", "trace"]).default("info"),
+});
+
+function isAbove(left: unknown, right: unknown): boolean {
+  return typeof left === "number" && typeof right === "number" && left > right;
+}

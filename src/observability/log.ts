@@ -1,0 +1,148 @@
+/** JSON lines for operators. What is secret is never handed to the log; redaction is the last line of defence, not the first. */
+import { type DestinationStream, type Logger, pino, stdTimeFunctions } from "pino";
+
+export type { Logger } from "pino";
+
+export interface LogOptions {
+  readonly level: "fatal" | "error" | "warn" | "info" | "debug" | "trace";
+  /** Where the lines go; standard output unless told. */
+  readonly stream?: DestinationStream;
+}
+
+/** Names under which tokens, keys and the like would stand, whoever logged them by mistake; in lower case. */
+const SECRET_NAMES = new Set([
+  "authorization",
+  "proxy-authorization",
+  "cookie",
+  "set-cookie",
+  "access_token",
+  "token",
+  "password",
+  "secret",
+  "pickle_key",
+  "key",
+  "k",
+  "iv",
+  "additional_headers",
+  "encrypted_body",
+  "credentials",
+]);
+
+const REDACTED = "[redacted]";
+
+/** Objects in objects that are shown; one that holds itself ends here too. */
+const DEEPEST = 6;
+/** Causes of causes that are shown. */
+const CAUSE_DEPTH = 5;
+/** Peers have a say in messages; a line stays a line. */
+const LONGEST_TEXT = 1000;
+
+/** One JSON object a line: `level` by name, `time` in ISO 8601, `msg`, and errors under `err`. */
+export function createLogger({ level, stream }: LogOptions): Logger {
+  return pino(
+    {
+      level,
+      base: null,
+      timestamp: stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }), log: (fields) => redacted(fields) },
+      // pino's own redaction, ten times as slow for paths of any depth, is left what a formatter does not see: the fields of child loggers.
+      redact: { paths: [...SECRET_NAMES].map((name) => `["${name}"]`), censor: REDACTED },
+      serializers: { err: (error: unknown) => describeError(error) },
+    },
+    stream ?? pino.destination({ dest: 1, sync: true }),
+  );
+}
+
+/** A copy without what stands under a secret's name, at any depth. */
+function redacted(fields: object, depth = 0): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [
+      name,
+      SECRET_NAMES.has(name.toLowerCase()) ? REDACTED : redactedValue(value, depth + 1),
+    ]),
+  );
+}
+
+function redactedValue(value: unknown, depth: number): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (depth > DEEPEST) return "[too deep]";
+  if (Array.isArray(value)) return value.map((item: unknown) => redactedValue(item, depth + 1));
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null ? redacted(value, depth) : value;
+}
+
+/** The media that a request was about. The names of encrypted media are not told: with them the log would say who read what in a private room. */
+export type LoggedMedia =
+  | { readonly encrypted: true }
+  | { readonly encrypted: false; readonly serverName: string; readonly mediaId: string };
+
+/** The facts of one request. Times are milliseconds, sizes bytes. */
+export interface RequestFacts {
+  readonly method: string;
+  /** The route's pattern or name, never the path. */
+  readonly route: string;
+  readonly status: number;
+  /** `ok`, the code of the error, or `aborted` when the client went away. */
+  readonly outcome: string;
+  readonly duration: number;
+  /** Bytes of the body that was sent. */
+  readonly sent: number;
+  readonly media?: LoggedMedia | undefined;
+  /** Bytes as they came from the homeserver. */
+  readonly size?: number | undefined;
+  /** Where the verdict came from. */
+  readonly via?: string | undefined;
+  readonly verdict?: string | undefined;
+  readonly scanner?: string | undefined;
+  readonly threat?: string | undefined;
+  readonly mime?: string | undefined;
+  readonly downloadMs?: number | undefined;
+  readonly scanMs?: number | undefined;
+  /** What went wrong; never what the client was told. */
+  readonly error?: unknown;
+}
+
+/** One line a request. Failures of the gateway and its peers are warnings, and so is a virus; a client's mistakes are not. */
+export function logRequest(log: Logger, facts: RequestFacts): void {
+  const { error, media, threat, duration, downloadMs, scanMs, ...plain } = facts;
+  const level = facts.status >= 500 || facts.verdict === "infected" ? "warn" : "info";
+  log[level](
+    {
+      ...plain,
+      ...(media === undefined ? {} : namesOf(media)),
+      ...(threat === undefined ? {} : { threat: threat.slice(0, LONGEST_TEXT) }),
+      durationMs: Math.round(duration),
+      ...(downloadMs === undefined ? {} : { downloadMs: Math.round(downloadMs) }),
+      ...(scanMs === undefined ? {} : { scanMs: Math.round(scanMs) }),
+      ...(error === undefined ? {} : { err: error }),
+    },
+    "request",
+  );
+}
+
+function namesOf(media: LoggedMedia): Record<string, unknown> {
+  return media.encrypted ? { encrypted: true } : { encrypted: false, serverName: media.serverName, mediaId: media.mediaId };
+}
+
+/** Only what every error has: libraries hang requests, with their headers, on theirs. */
+function describeError(error: unknown, depth = 0): Record<string, unknown> {
+  if (!(error instanceof Error)) return { type: typeof error };
+  const code = "code" in error && typeof error.code === "string" ? { code: error.code } : {};
+  return {
+    type: error.name,
+    ...code,
+    message: error.message.slice(0, LONGEST_TEXT),
+    ...(depth === 0 && error.stack !== undefined ? { stack: frames(error.stack) } : {}),
+    ...(error.cause === undefined || depth >= CAUSE_DEPTH ? {} : { cause: describeError(error.cause, depth + 1) }),
+  };
+}
+
+/** The stack without the message, which stands beside it. */
+function frames(stack: string): string {
+  return stack
+    .split("\n")
+    .filter((line) => /^\s+at /.test(line))
+    .slice(0, 20)
+    .map((line) => line.trim())
+    .join("\n");
+}

@@ -1,0 +1,132 @@
+/** What Prometheus sees. Labels come from closed sets and from names in the configuration, never from a request. */
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import type { ErrorCode } from "../errors.ts";
+
+/** The routes of the API; `other` is everything that is none. */
+export type MetricRoute = "download" | "thumbnail" | "scan" | "download_encrypted" | "scan_encrypted" | "public_key" | "other";
+
+/** How a request ended: well, with an error, or with the client gone. */
+export type MetricOutcome = "ok" | "aborted" | ErrorCode;
+
+/** Milliseconds and bytes, as everywhere in this project; Prometheus gets seconds. */
+export interface Metrics {
+  /** A request has ended. `sent` counts the bytes of its body. */
+  request(facts: { route: MetricRoute; status: number; outcome: MetricOutcome; duration: number; sent: number }): void;
+  /** The homeserver was asked for media; `bytes` is what came, also when it then failed. */
+  download(facts: { outcome: "ok" | "failed"; duration: number; bytes: number }): void;
+  /** One scanner has looked at one file, or could not. */
+  scan(facts: { scanner: string; outcome: "clean" | "infected" | "unscannable" | "failed"; duration: number }): void;
+  /** A request got its verdict: from memory, by a scan, or by another request's scan. */
+  verdict(facts: {
+    verdict: "clean" | "infected" | "type_forbidden" | "unscannable" | "unscanned";
+    via: "cache" | "scan" | "other_request";
+  }): void;
+  /** Values that are read when Prometheus asks. To be called once. */
+  observe(sources: MetricSources): void;
+  /** The text exposition format, with this content type. */
+  render(): Promise<string>;
+  readonly contentType: string;
+}
+
+export interface MetricSources {
+  readonly scanners: () => Iterable<{ readonly name: string; readonly ready: boolean }>;
+  /** Requests at work, and waiting for their turn. */
+  readonly requests: () => { readonly active: number; readonly queued: number };
+  /** Bytes taken. */
+  readonly spool: () => { readonly memory: number; readonly disk: number };
+}
+
+const DURATIONS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300];
+
+/** A registry of its own: two gateways in one process do not share numbers. */
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry, prefix: "mig_" });
+
+  const requests = new Counter({
+    name: "mig_requests_total",
+    help: "Requests that ended, by route, HTTP status and outcome",
+    labelNames: ["route", "status", "outcome"],
+    registers,
+  });
+  const requestDuration = new Histogram({
+    name: "mig_request_duration_seconds",
+    help: "From the request to the last byte of its answer",
+    labelNames: ["route"],
+    buckets: DURATIONS,
+    registers,
+  });
+  const sentBytes = new Counter({ name: "mig_sent_bytes_total", help: "Bytes of bodies sent to clients", registers });
+  const downloadDuration = new Histogram({
+    name: "mig_download_duration_seconds",
+    help: "From the request to the homeserver to the last byte from it",
+    labelNames: ["outcome"],
+    buckets: DURATIONS,
+    registers,
+  });
+  const downloadedBytes = new Counter({ name: "mig_downloaded_bytes_total", help: "Bytes of media from homeservers", registers });
+  const scanDuration = new Histogram({
+    name: "mig_scan_duration_seconds",
+    help: "Time that a scanner took over one file, by scanner and outcome",
+    labelNames: ["scanner", "outcome"],
+    buckets: DURATIONS,
+    registers,
+  });
+  const verdicts = new Counter({
+    name: "mig_verdicts_total",
+    help: "Verdicts that requests got, and whether they were remembered (cache), made (scan) or shared (other_request)",
+    labelNames: ["verdict", "via"],
+    registers,
+  });
+
+  return {
+    request({ route, status, outcome, duration, sent }) {
+      requests.inc({ route, status, outcome });
+      requestDuration.observe({ route }, duration / 1000);
+      sentBytes.inc(sent);
+    },
+    download({ outcome, duration, bytes }) {
+      downloadDuration.observe({ outcome }, duration / 1000);
+      downloadedBytes.inc(bytes);
+    },
+    scan({ scanner, outcome, duration }) {
+      scanDuration.observe({ scanner, outcome }, duration / 1000);
+    },
+    verdict(labels) {
+      verdicts.inc(labels);
+    },
+    observe(sources) {
+      observeSources(registry, sources);
+    },
+    render: () => registry.metrics(),
+    contentType: registry.contentType,
+  };
+}
+
+function observeSources(registry: Registry, sources: MetricSources): void {
+  const gauge = (name: string, help: string, label: string, collect: () => Iterable<readonly [string, number]>): void => {
+    registry.registerMetric(
+      new Gauge({
+        name,
+        help,
+        labelNames: [label],
+        registers: [],
+        collect() {
+          for (const [value, number] of collect()) this.set({ [label]: value }, number);
+        },
+      }),
+    );
+  };
+  gauge("mig_scanner_ready", "1 while the scanner proves that it works, else 0", "scanner", () =>
+    [...sources.scanners()].map(({ name, ready }) => [name, ready ? 1 : 0] as const),
+  );
+  gauge("mig_requests", "Requests at work (active) and waiting for their turn (queued)", "state", () => {
+    const { active, queued } = sources.requests();
+    return Object.entries({ active, queued });
+  });
+  gauge("mig_spool_bytes", "Bytes of media held at the moment, in memory and in unlinked files (disk)", "place", () => {
+    const { memory, disk } = sources.spool();
+    return Object.entries({ memory, disk });
+  });
+}

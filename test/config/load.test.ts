@@ -1,0 +1,236 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { ConfigError, loadConfig } from "../../src/config/load.ts";
+
+const FIXTURES = new URL("../fixtures/config/", import.meta.url).pathname;
+const ONE_SERVICE = "icap: [{ name: av, urls: ['icap://127.0.0.1/virus_scan'] }]\n";
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "mig-config-"));
+});
+afterEach(async () => {
+  await rm(directory, { recursive: true });
+});
+
+async function load(text: string | Buffer) {
+  const file = join(directory, "config.yaml");
+  await writeFile(file, text);
+  return loadConfig(file);
+}
+
+/** The lines an operator sees, without the file's name. */
+async function complaints(text: string | Buffer): Promise<string[]> {
+  const error = await load(text).then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof ConfigError)) throw new Error("the configuration was accepted", { cause: error });
+  return error.message.split("\n").map((line) => line.replace(join(directory, "config.yaml"), "").replace(/^:/, ""));
+}
+
+describe("a configuration of the Python scanner", () => {
+  it.each(["python-scanner.yaml", "python-scanner-secret.yaml"])("%s loads unchanged", async (file) => {
+    const { config, warnings } = await loadConfig(join(FIXTURES, file));
+
+    expect(config).toMatchObject({
+      web: { host: "127.0.0.1", port: 8080 },
+      icap: [],
+      scan: { script: "./example.sh", temp_directory: "/tmp", removal_command: "srm", allowed_mimetypes: ["image/jpeg"] },
+      result_cache: { exit_codes_to_ignore: [1, 2], max_size: 2048, ttl: 86_400_000, max_file_size: 100_000_000 },
+      download: {
+        base_homeserver_url: "https://matrix.org",
+        proxy: "http://10.0.0.1:3128",
+        additional_headers: { "user-agent": "matrix-content-scanner" },
+        headers_to_forward: ["host"],
+      },
+    });
+    expect(warnings).toEqual([expect.stringMatching(/python-scanner.*\.yaml:\d+:\d+: result_cache\.max_file_size: has no effect/)]);
+  });
+
+  it("keeps its pickle", async () => {
+    const { config } = await loadConfig(join(FIXTURES, "python-scanner.yaml"));
+
+    expect(config.crypto).toEqual({ pickle_path: "./pickle", pickle_key: "this_is_a_secret", previous_request_secret_paths: [] });
+  });
+});
+
+describe("what is wrong", () => {
+  it("is shown all at once, each with its place, and without a single secret", async () => {
+    const file = join(FIXTURES, "every-mistake.yaml");
+    const expected = (await readFile(join(FIXTURES, "every-mistake.txt"), "utf8")).trimEnd().replaceAll("FILE", file);
+
+    const error = await loadConfig(file).catch((reason: unknown) => reason);
+
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as ConfigError).message).toBe(expected);
+    expect(expected).not.toContain("hunter2");
+    expect((error as ConfigError).problems[0]).toEqual({
+      path: "web.prot",
+      line: 3,
+      column: 3,
+      message: "unknown key; did you mean port?",
+    });
+  });
+
+  it.each([
+    ["nothing to scan with", "", /^1:1: icap: there is nothing to scan with: name an ICAP service .* or a scan\.script$/],
+    ["an empty list of services", "icap:\n", /^1:1: icap: there is nothing to scan with/],
+    ["no section at all", "- web\n", /^1:1: must be a section of keys, not a list$/],
+    [
+      "two listeners on one port",
+      `${ONE_SERVICE}admin: { port: 8080 }`,
+      /^2:16: admin\.port: must not be the port of the web section too$/,
+    ],
+    ["a key twice", `${ONE_SERVICE}web:\n  port: 1\n  port: 2\n`, /^4:3: stands here for the second time$/],
+    ["a key of the object prototype", `${ONE_SERVICE}__proto__: { web: { port: 1 } }`, /^2:1: __proto__: unknown key$/],
+    ["a timer too long for a timer", `${ONE_SERVICE}scan: { timeout: 5 weeks }`, /^2:18: scan\.timeout: is too long$/],
+    [
+      "a time to live of nothing, which a cache takes for ever",
+      `${ONE_SERVICE}result_cache: { ttl: 0s }`,
+      /ttl: must be longer than nothing$/,
+    ],
+    ["a pickle without its key", `${ONE_SERVICE}crypto: { pickle_path: x }`, /crypto\.pickle_key: is needed beside crypto\.pickle_path$/],
+    [
+      "two private keys",
+      `${ONE_SERVICE}crypto: { pickle_path: x, pickle_key: y, request_secret_path: z }`,
+      /crypto\.pickle_path: must not stand beside crypto\.request_secret_path$/,
+    ],
+    [
+      "credentials for everybody",
+      `${ONE_SERVICE}download: { additional_headers: { AUTHORIZATION: Bearer x } }`,
+      /would let everybody read what this token may read$/,
+    ],
+    [
+      "a key that a later version may have",
+      `${ONE_SERVICE}download: { authorization_ttl: 0s }`,
+      /download\.authorization_ttl: unknown key$/,
+    ],
+    [
+      "a password file that is not there",
+      `${ONE_SERVICE}result_cache: { redis: { url: "redis://h", password_path: /nowhere/at/all } }`,
+      /^2:59: result_cache\.redis\.password_path: the file is not there$/,
+    ],
+  ])("%s", async (_, text, complaint) => {
+    expect(await complaints(text)).toEqual([expect.stringMatching(complaint)]);
+  });
+
+  it("in YAML is told in words that quote nothing of the file", async () => {
+    const broken = [
+      "*hunter2",
+      "!hunter2 x",
+      '"a\\qhunter2"',
+      '"a" hunter2',
+      "|hunter2\n",
+      "a: hunter2",
+      "@hunter2",
+      "'hunter2",
+      "[hunter2",
+      "&hunter2 *x",
+    ];
+    for (const value of broken) {
+      const lines = await complaints(`${ONE_SERVICE}crypto:\n  pickle_key: ${value}\n  pickle_path: x`);
+
+      expect(lines[0], value).toMatch(/^[345]:\d+: /);
+      expect(lines.join("\n")).not.toContain("hunter2");
+    }
+  });
+
+  it.each([
+    [
+      "a bomb of aliases",
+      `a: &a [x,x]\nb: &b [${"*a,".repeat(50)}*a]\nc: &c [${"*b,".repeat(50)}*b]\nd: [${"*c,".repeat(50)}*c]\n`,
+      /too many aliases/,
+    ],
+    ["nesting without end", "[".repeat(100_000), /nested too deeply/],
+    ["a second document", `${ONE_SERVICE}---\n${ONE_SERVICE}`, /a second document/],
+    ["tabs", "web:\n\tport: 1\n", /tabs can't indent/],
+  ])("%s is refused", async (_, text, complaint) => {
+    expect((await complaints(text))[0]).toMatch(complaint);
+  });
+
+  it("an alias that is part of itself is refused as any wrong type", async () => {
+    expect(await complaints(`${ONE_SERVICE}web: { trusted_proxies: &a [*a] }`)).toEqual([
+      expect.stringMatching(/web\.trusted_proxies\[0\]: must be a string, not a list$/),
+    ]);
+  });
+});
+
+describe("a file that can't be a configuration", () => {
+  it.each([
+    ["is not there", "/nowhere/config.yaml", "/nowhere/config.yaml: is not there"],
+    ["is a directory", "/tmp", "/tmp: is a directory"],
+    ["never ends", "/dev/zero", "/dev/zero: is larger than 256 KiB, so it can't be the right file"],
+    ["is a program", process.execPath, `${process.execPath}: is larger than 256 KiB, so it can't be the right file`],
+  ])("because it %s", async (_, path, message) => {
+    await expect(loadConfig(path)).rejects.toThrow(
+      new ConfigError(path, [{ path: "", line: 0, column: 0, message: message.slice(path.length + 2) }]),
+    );
+    await expect(loadConfig(path)).rejects.toHaveProperty("message", message);
+  });
+
+  it.each([
+    ["holds bytes that are no UTF-8", Buffer.from([0x61, 0x3a, 0x20, 0xff])],
+    ["holds NUL", Buffer.from("a: \0")],
+  ])("because it %s", async (_, bytes) => {
+    expect(await complaints(bytes)).toEqual([" is not UTF-8 text"]);
+  });
+});
+
+describe("what works", () => {
+  it("reads Redis's password from its file", async () => {
+    const password = join(directory, "password");
+    await writeFile(password, "hunter2\n");
+
+    const { config } = await load(
+      `${ONE_SERVICE}result_cache: { redis: { url: "rediss://redis.example.com", password_path: ${password} } }`,
+    );
+
+    expect(config.result_cache.redis).toEqual({
+      url: "rediss://redis.example.com",
+      key_prefix: "mig:",
+      password_path: password,
+      password: "hunter2",
+    });
+  });
+
+  it("takes sections whose keys are all commented out, anchors, and a byte order mark", async () => {
+    const { config } = await load(`\uFEFFscan:\ndownload:\nweb: { trusted_proxies: &proxies [10.0.0.0/8] }\n${ONE_SERVICE}`);
+
+    expect(config.web).toEqual({ host: "127.0.0.1", port: 8080, trusted_proxies: ["10.0.0.0/8"] });
+    expect(config.scan.wait).toBe(25_000);
+  });
+
+  it("forwards each header once, and Authorization by its own way", async () => {
+    const { config } = await load(`${ONE_SERVICE}download: { headers_to_forward: [Host, host, Authorization, X-Forwarded-For] }`);
+
+    expect(config.download.headers_to_forward).toEqual(["host", "x-forwarded-for"]);
+  });
+
+  it.each([
+    [
+      "files in the clear",
+      "icap: [{ name: av, urls: ['icap://scanner.example.com/x'] }]",
+      /^1:27: icap\[0\]\.urls\[0\]: files travel .* in the clear/,
+    ],
+    ["a service that proves nothing", "icap: [{ name: dlp, urls: ['icap://[::1]/x'], canary: [] }]", /icap\[0\]\.canary: nobody checks/],
+    ["blocking nothing when scanners fail", `${ONE_SERVICE}scan: { on_unavailable: allow }`, /scan\.on_unavailable: files pass unscanned/],
+    ["blocking nothing that can't be scanned", `${ONE_SERVICE}scan: { on_unscannable: allow }`, /scan\.on_unscannable: files pass/],
+    ["allowing no type", `${ONE_SERVICE}scan: { allowed_mimetypes: [] }`, /scan\.allowed_mimetypes: is empty: every file is blocked/],
+    ["trusting everybody", `${ONE_SERVICE}web: { trusted_proxies: [0.0.0.0/0] }`, /web\.trusted_proxies: trusts everybody/],
+    ["more memory than there is", `${ONE_SERVICE}scan: { spool: { memory: 999TiB } }`, /scan\.spool\.memory: is more than half/],
+  ])("warns about %s", async (_, text, warning) => {
+    const { warnings } = await load(text);
+
+    expect(warnings.map((line) => line.replace(`${join(directory, "config.yaml")}:`, ""))).toEqual([expect.stringMatching(warning)]);
+  });
+
+  it.each(["icap://localhost/x", "icap://127.0.0.2:1344/x?a=b", "icap://[::1]/x"])(
+    "says nothing about %s, which stays on this machine",
+    async (url) => {
+      expect((await load(`icap: [{ name: av, urls: ["${url}"] }]`)).warnings).toEqual([]);
+    },
+  );
+});
