@@ -1,0 +1,75 @@
+import type { ChunkedEnd } from "../codec/chunked.ts";
+import { type StatusLine, parseStatusLine } from "../codec/head.ts";
+import type { IcapLimits } from "../codec/limits.ts";
+import { MalformedMessage } from "../codec/malformed.ts";
+import { type MessageHead, MessageParser } from "../codec/parser.ts";
+import type { EchoComparison } from "./echo.ts";
+
+/** Reads what a server answers: any 100 first, then one final answer, whose body is compared and dropped. */
+export class AnswerReader {
+  readonly #parser: MessageParser<StatusLine>;
+  #head: MessageHead<StatusLine> | undefined;
+  #end: { readonly chunked: ChunkedEnd | undefined } | undefined;
+  #continued = false;
+  #heard = false;
+
+  constructor(limits: IcapLimits, echo: EchoComparison) {
+    this.#parser = new MessageParser(parseStatusLine, limits, {
+      head: (head) => this.#onHead(head),
+      data: (bytes) => echo.returned(bytes),
+      end: (chunked) => {
+        if (this.#head !== undefined) this.#end = { chunked };
+      },
+    });
+  }
+
+  /** At least one byte has come. */
+  get heard(): boolean {
+    return this.#heard;
+  }
+
+  /** The next byte is the first of an answer. */
+  get atStart(): boolean {
+    return this.#parser.atStart;
+  }
+
+  /** Of the final answer, encapsulated heads included. */
+  get head(): MessageHead<StatusLine> | undefined {
+    return this.#head;
+  }
+
+  /** Set once the final answer is complete. */
+  get end(): { readonly chunked: ChunkedEnd | undefined } | undefined {
+    return this.#end;
+  }
+
+  /**
+   * Reads from `from` on, up to the end of one message; gives the index after what was read.
+   * @throws MalformedMessage
+   */
+  push(bytes: Buffer, from: number): number {
+    this.#heard = true;
+    if (this.#end !== undefined) throw new MalformedMessage("protocol", "bytes came after the end of the answer");
+    return this.#parser.push(bytes, from);
+  }
+
+  /** Whether a 100 has come since this was last asked. */
+  takeContinue(): boolean {
+    if (!this.#continued) return false;
+    this.#continued = false;
+    this.#parser.next();
+    return true;
+  }
+
+  #onHead(head: MessageHead<StatusLine>): void {
+    const { status } = head.start;
+    if (status >= 200) {
+      this.#head = head;
+      return;
+    }
+    if (status !== 100 || (head.body !== undefined && head.body !== "null-body")) {
+      throw new MalformedMessage("protocol", `an ICAP ${status} where an answer should be`);
+    }
+    this.#continued = true;
+  }
+}

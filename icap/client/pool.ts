@@ -1,0 +1,199 @@
+import { IcapError } from "../errors.ts";
+import { Connection, type ConnectionOwner, asError } from "./connection.ts";
+import type { Target } from "./target.ts";
+import type { PoolStats } from "./types.ts";
+
+export interface PoolRules {
+  readonly maxConnections: number;
+  readonly reservedConnections: number;
+  /** Milliseconds. */
+  readonly connectTimeout: number;
+  readonly idleTimeout: number;
+}
+
+interface Waiter {
+  readonly priority: boolean;
+  enter(): void;
+  refuse(error: Error): void;
+}
+
+/**
+ * The right to use one connection. `connection` gives the one idle connection that was used last, or a new one; `fresh` a new one in any
+ * case. Every connection goes back by `keep`, unless it was destroyed. `release` ends it all; idempotent.
+ */
+export interface Lease {
+  connection(options: { readonly fresh: boolean; readonly signal: AbortSignal }): Promise<Connection>;
+  keep(connection: Connection): void;
+  release(): void;
+}
+
+/**
+ * Connections to one service: never more than `limit` at once, those being made and the idle ones included. Past that, callers wait in
+ * line, first come, first served, bounded by their own signals; priority callers before the others.
+ */
+export class ConnectionPool {
+  readonly #target: Target;
+  readonly #rules: PoolRules;
+  /** Every connection that is open. */
+  readonly #open = new Set<Connection>();
+  /** Used last, taken first: the others grow old and are closed. */
+  readonly #idle: Connection[] = [];
+  readonly #line: { readonly priority: Waiter[]; readonly ordinary: Waiter[] } = { priority: [], ordinary: [] };
+  readonly #busy = { priority: 0, ordinary: 0 };
+  readonly #closing = new AbortController();
+  #dialing = 0;
+  #limit: number;
+
+  constructor(target: Target, rules: PoolRules) {
+    this.#target = target;
+    this.#rules = rules;
+    this.#limit = rules.maxConnections;
+  }
+
+  /** Connections that ordinary callers may use at once. */
+  get capacity(): number {
+    return Math.max(1, this.#limit - this.#rules.reservedConnections);
+  }
+
+  get stats(): PoolStats {
+    return {
+      open: this.#open.size + this.#dialing,
+      idle: this.#idle.length,
+      busy: this.#busy.priority + this.#busy.ordinary,
+      waiting: this.#line.priority.length + this.#line.ordinary.length,
+    };
+  }
+
+  /** Aborted when the pool is closed. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
+  }
+
+  /** What the server allows; the configured maximum holds all the same. */
+  allow(maxConnections: number | undefined): void {
+    this.#limit = Math.max(1, Math.min(this.#rules.maxConnections, maxConnections ?? this.#rules.maxConnections));
+    const surplus = Math.max(0, this.#open.size + this.#dialing - this.#limit);
+    for (const oldest of this.#idle.splice(0, surplus)) oldest.destroy();
+    this.#admit();
+  }
+
+  /** @throws IcapError `closed`; the signal's reason. */
+  async lease(priority: boolean, signal: AbortSignal): Promise<Lease> {
+    signal.throwIfAborted();
+    this.#closing.signal.throwIfAborted();
+    const kind = priority ? "priority" : "ordinary";
+    if (this.#line[kind].length === 0 && this.#hasRoom(priority)) this.#busy[kind]++;
+    else await this.#wait(priority, signal);
+    let held = true;
+    return {
+      connection: (options) => this.#connection(options),
+      keep: (connection) => this.#keep(connection),
+      release: () => {
+        if (!held) return;
+        held = false;
+        this.#busy[kind]--;
+        this.#admit();
+      },
+    };
+  }
+
+  /** Destroys all connections and refuses all callers. Resolves when every socket is closed. */
+  async close(): Promise<void> {
+    const closed = [...this.#open].map((connection) => connection.closed);
+    const error = new IcapError("closed", "the ICAP service was closed");
+    this.#closing.abort(error);
+    for (const waiter of [...this.#line.priority, ...this.#line.ordinary]) waiter.refuse(error);
+    this.#idle.length = 0;
+    for (const connection of this.#open) connection.fail(error);
+    await Promise.all(closed);
+  }
+
+  #hasRoom(priority: boolean): boolean {
+    if (this.#busy.priority + this.#busy.ordinary >= this.#limit) return false;
+    return priority || this.#busy.ordinary < this.capacity;
+  }
+
+  /** The one who admits counts the newcomer as busy, so that nobody slips in between. */
+  #admit(): void {
+    for (;;) {
+      const priority = this.#line.priority[0];
+      const next = priority ?? this.#line.ordinary[0];
+      if (next === undefined || !this.#hasRoom(next.priority)) return;
+      this.#busy[next.priority ? "priority" : "ordinary"]++;
+      next.enter();
+    }
+  }
+
+  #wait(priority: boolean, signal: AbortSignal): Promise<void> {
+    const line = this.#line[priority ? "priority" : "ordinary"];
+    return new Promise((resolve, reject) => {
+      const leave = (): void => {
+        line.splice(line.indexOf(waiter), 1);
+        signal.removeEventListener("abort", abort);
+      };
+      const waiter: Waiter = {
+        priority,
+        enter: () => {
+          leave();
+          resolve();
+        },
+        refuse: (error) => {
+          leave();
+          reject(error);
+        },
+      };
+      const abort = (): void => waiter.refuse(asError(signal.reason));
+      line.push(waiter);
+      signal.addEventListener("abort", abort, { once: true });
+    });
+  }
+
+  async #connection({ fresh, signal }: { readonly fresh: boolean; readonly signal: AbortSignal }): Promise<Connection> {
+    this.#closing.signal.throwIfAborted();
+    const kept = fresh ? undefined : this.#idle.pop();
+    if (kept !== undefined) return kept;
+    await this.#makeRoom();
+    this.#dialing++;
+    try {
+      const either = AbortSignal.any([signal, this.#closing.signal]);
+      const connection = await Connection.open(this.#target, this.#rules.connectTimeout, either);
+      this.#open.add(connection);
+      void connection.closed.then(() => this.#open.delete(connection));
+      return connection;
+    } finally {
+      this.#dialing--;
+    }
+  }
+
+  /** A socket counts until it is closed; only then may another one take its place. */
+  async #makeRoom(): Promise<void> {
+    while (this.#open.size + this.#dialing >= this.#limit) {
+      const oldest = this.#idle.shift();
+      oldest?.destroy();
+      const leaving = oldest ?? [...this.#open].find((connection) => !connection.usable);
+      // The limit was lowered while more were busy.
+      if (leaving === undefined) return;
+      await leaving.closed;
+    }
+  }
+
+  #keep(connection: Connection): void {
+    if (!connection.usable) return;
+    if (this.#closing.signal.aborted || this.#open.size + this.#dialing > this.#limit) {
+      connection.destroy();
+      return;
+    }
+    connection.rest(this.#resting(connection), this.#rules.idleTimeout);
+    this.#idle.push(connection);
+  }
+
+  #resting(connection: Connection): ConnectionOwner {
+    const drop = (): void => {
+      const at = this.#idle.indexOf(connection);
+      if (at !== -1) this.#idle.splice(at, 1);
+      connection.destroy();
+    };
+    // Bytes that nobody asked for: what the next answer would be is no longer certain.
+    return { data: drop, drained: () => undefined, gone: drop, idled: drop };
+  }
+}

@@ -1,0 +1,60 @@
+import type { HeaderBlock } from "../codec/headers.ts";
+import { IcapError } from "../errors.ts";
+import type { Answer } from "./exchange.ts";
+import type { ServiceInfo } from "./types.ts";
+
+/** Seconds. */
+const DEFAULT_TTL = 60;
+const MAX_TTL = 24 * 60 * 60;
+const MAX_ISTAG = 256;
+const MAX_SERVICE = 200;
+
+/**
+ * Reads the answer to OPTIONS (RFC 3507 section 4.10.2).
+ * @throws IcapError `wrong_service` when there is no such service or it doesn't do RESPMOD, `unavailable` when it is refused otherwise.
+ */
+export function readServiceInfo({ status, headers }: Answer): ServiceInfo {
+  if (status !== 200) {
+    const code = status >= 400 && status < 500 && status !== 408 ? "wrong_service" : "unavailable";
+    throw new IcapError(code, `OPTIONS was answered with ICAP ${status}`);
+  }
+  const methods = headers
+    .all("methods")
+    .flatMap((value) => value.split(/[,\s]+/))
+    .filter(isName);
+  const upper = methods.map((method) => method.toUpperCase());
+  if (upper.length > 0 && !upper.includes("RESPMOD")) throw new IcapError("wrong_service", "the service does not do RESPMOD");
+  const ttl = number(headers, "options-ttl") ?? DEFAULT_TTL;
+  const maxConnections = number(headers, "max-connections");
+  return {
+    isTag: readIsTag(headers),
+    methods: upper,
+    preview: number(headers, "preview"),
+    allow204: headers.lists("allow", "204"),
+    maxConnections: maxConnections === 0 ? undefined : maxConnections,
+    optionsTtl: Math.min(Math.max(ttl, 1), MAX_TTL),
+    service: headers
+      .get("service")
+      ?.replace(/[^\x20-\x7e]/g, "?")
+      .slice(0, MAX_SERVICE),
+  };
+}
+
+/**
+ * An answer's ISTag without its quotes (RFC 3507 section 4.7); servers leave them out, and exceed the 32 bytes.
+ * @throws IcapError `limit` for one that is longer than any server's: cut short, two tags could look the same.
+ */
+export function readIsTag(headers: HeaderBlock): string | undefined {
+  const tag = headers.get("istag")?.replace(/^"([^]*)"$/, "$1");
+  if (tag !== undefined && tag.length > MAX_ISTAG) throw new IcapError("limit", `an ISTag of more than ${MAX_ISTAG} characters`);
+  return tag === "" ? undefined : tag;
+}
+
+function number(headers: HeaderBlock, name: string): number | undefined {
+  const value = headers.get(name);
+  return value !== undefined && /^\d{1,9}$/.test(value) ? Number(value) : undefined;
+}
+
+function isName(text: string): boolean {
+  return /^[A-Za-z]{1,32}$/.test(text);
+}

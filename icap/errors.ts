@@ -1,0 +1,33 @@
+/**
+ * Why no verdict could be had. Stable; match by it, never by the message.
+ * - `connect_failed`: no address took the connection (cause: the system's error).
+ * - `timeout`: a step took longer than `timeouts` allows.
+ * - `closed_early`: the connection ended before the answer did.
+ * - `protocol`: the answer is not ICAP, or contradicts itself.
+ * - `limit`: the answer is larger than `limits` allow.
+ * - `body_size`: the body to be scanned was longer or shorter than announced.
+ * - `wrong_service`: OPTIONS says that there is no such service, or that it doesn't do RESPMOD.
+ * - `unavailable`: OPTIONS was refused for another reason.
+ * - `closed`: the service object was disposed of.
+ */
+export type IcapErrorCode =
+  | "connect_failed"
+  | "timeout"
+  | "closed_early"
+  | "protocol"
+  | "limit"
+  | "body_size"
+  | "wrong_service"
+  | "unavailable"
+  | "closed";
+
+/** The message is one bounded line for an operator; what it quotes of a peer is escaped. */
+export class IcapError extends Error {
+  override readonly name = "IcapError";
+  readonly code: IcapErrorCode;
+
+  constructor(code: IcapErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -1,0 +1,12 @@
+/** ICAP (RFC 3507) for scanning: a client whose "clean" is proved, and a small server. See README.md. */
+export { IcapError, type IcapErrorCode } from "./errors.ts";
+export { judge, type AnswerFacts, type HeaderReader, type Verdict } from "./verdict.ts";
+export { IcapService } from "./client/service.ts";
+export type { IcapScanRequest, IcapScanResult, IcapServiceOptions, PoolStats, ServiceInfo } from "./client/types.ts";
+export { DEFAULT_LIMITS, type IcapLimits } from "./codec/limits.ts";
+export { HeaderBlock } from "./codec/headers.ts";
+export type { HttpHead, HttpResponseHead } from "./codec/head.ts";
+export type { HeaderFields } from "./codec/serialize.ts";
+export { IcapServer, type IcapServerOptions } from "./server/server.ts";
+export type { HttpMessage, IcapHandler, IcapReply, IcapRequest, ServiceTable } from "./server/types.ts";
+export { signatureService, type Signature, type SignatureServiceOptions } from "./server/signature-service.ts";
