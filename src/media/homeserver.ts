@@ -1,0 +1,207 @@
+/**
+ * Media from homeservers, over the client-server API: https://spec.matrix.org/v1.19/client-server-api/#content-repository
+ *
+ * Each fetch is the client's own request: the configured homeserver sees this client's token and decides. Without a configured homeserver, media
+ * comes from the server in the `mxc://` URI, which an attacker may have chosen: it gets no token, no forwarded header, and is
+ * reached at public addresses only.
+ */
+import { GatewayError } from "../errors.ts";
+import { AddressRefusedError, isPublicAddress } from "./address-guard.ts";
+import type { AddressFilter, Resolve } from "./address-guard.ts";
+import { decodingFor } from "./content-encoding.ts";
+import { Discovery, withoutTrailingSlash } from "./discovery.ts";
+import { errorFromAnswer } from "./homeserver-answer.ts";
+import { MediaBody } from "./media-body.ts";
+import { Outbound } from "./outbound.ts";
+import type { Answer } from "./outbound.ts";
+import { authorizationOf, checkAdditionalHeaders, homeHeaders } from "./request-headers.ts";
+import type { Credentials, FetchedMedia, MediaSource, MediaVariant, Mxc } from "./source.ts";
+
+export interface HomeserverOptions {
+  /** The configured homeserver (http or https); without it, each media's own server is discovered. */
+  readonly baseUrl?: string;
+  /** An http or https proxy, for every request. */
+  readonly proxy?: string;
+  /**
+   * The operator's own headers. Because they often hold secrets for what stands before the homeserver, servers that are not configured
+   * get none of them but `user-agent`.
+   */
+  readonly additionalHeaders: Readonly<Record<string, string>>;
+  /** Milliseconds to connect (10 s), until the answer's head is there (60 s), and between two pieces of a body (30 s). */
+  readonly timeouts?: { readonly connect?: number; readonly headers?: number; readonly bodyIdle?: number };
+  /** Redirects followed for one request (3). */
+  readonly maxRedirects?: number;
+  /** Connections to the configured homeserver at most (256). */
+  readonly maxConnections?: number;
+  /** Bytes that a body with a Content-Encoding may decode to at most. */
+  readonly maxDecodedSize: number;
+  /** Milliseconds since the epoch. */
+  readonly clock?: () => number;
+  /** How names of servers that are not configured are resolved (DNS). */
+  readonly resolve?: Resolve;
+  /** Which addresses such servers may have (`isPublicAddress`). */
+  readonly isAllowedAddress?: AddressFilter;
+}
+
+/**
+ * How long the homeserver may wait for media that is not there yet, or fetch it from another server. The specification's default
+ * of 20 s would leave nothing of a client's 30 s for the scan.
+ */
+const TIMEOUT_MS = 10_000;
+
+const USER_AGENT = "matrix-icap-gateway";
+
+export class Homeserver implements MediaSource {
+  readonly #base: string | undefined;
+  readonly #additionalHeaders: Readonly<Record<string, string>>;
+  readonly #maxDecodedSize: number;
+  readonly #clock: () => number;
+  readonly #outbound: Outbound;
+  readonly #discovery: Discovery;
+
+  /** @throws TypeError for a URL or a header that can't be used */
+  constructor(options: HomeserverOptions) {
+    const base = options.baseUrl === undefined ? undefined : httpUrl(options.baseUrl, "base URL");
+    if (base !== undefined && (base.username !== "" || base.password !== "" || base.search !== "" || base.hash !== "")) {
+      throw new TypeError("the homeserver's base URL has more than scheme, host, port and path");
+    }
+    this.#base = base && withoutTrailingSlash(base);
+    this.#additionalHeaders = checkAdditionalHeaders(options.additionalHeaders);
+    this.#maxDecodedSize = options.maxDecodedSize;
+    this.#clock = options.clock ?? Date.now;
+    this.#outbound = new Outbound({
+      homeOrigin: base?.origin,
+      proxy: options.proxy === undefined ? undefined : httpUrl(options.proxy, "proxy's URL").href,
+      userAgent: this.#additionalHeaders["user-agent"] ?? USER_AGENT,
+      timeouts: { connect: 10_000, headers: 60_000, bodyIdle: 30_000, ...options.timeouts },
+      maxRedirects: options.maxRedirects ?? 3,
+      maxConnections: options.maxConnections ?? 256,
+      resolve: options.resolve,
+      isAllowedAddress: options.isAllowedAddress,
+    });
+    this.#discovery = new Discovery({
+      ask: (url, signal) => this.#outbound.fromStranger(url, signal),
+      isAllowedAddress: options.isAllowedAddress ?? isPublicAddress,
+      now: this.#clock,
+    });
+  }
+
+  async fetch(mxc: Mxc, variant: MediaVariant, credentials: Credentials, signal: AbortSignal): Promise<FetchedMedia> {
+    signal.throwIfAborted();
+    if (this.#base === undefined) {
+      const base = await this.#discovery.baseUrl(mxc.serverName, signal);
+      return this.#fetchUnauthenticated(base, mxc, variant, (url) => this.#fromStranger(url, signal));
+    }
+    const authorization = authorizationOf(credentials);
+    const headers = homeHeaders(credentials, authorization, this.#additionalHeaders);
+    const ask = (url: URL): Promise<FetchedMedia> => this.#fromHome(url, headers, signal);
+    if (authorization === undefined) return this.#fetchUnauthenticated(this.#base, mxc, variant, ask);
+    return ask(mediaUrl(this.#base, "client/v1/media", mxc, variant));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#outbound[Symbol.asyncDispose]();
+  }
+
+  /** The endpoints from before authenticated media. Homeservers older than Matrix 1.1 know only the second. */
+  async #fetchUnauthenticated(
+    base: string,
+    mxc: Mxc,
+    variant: MediaVariant,
+    ask: (url: URL) => Promise<FetchedMedia>,
+  ): Promise<FetchedMedia> {
+    try {
+      return await ask(mediaUrl(base, "media/v3", mxc, variant));
+    } catch (error) {
+      if (!(error instanceof GatewayError && error.code === "not_found")) throw error;
+      return ask(mediaUrl(base, "media/r0", mxc, variant));
+    }
+  }
+
+  async #fromHome(url: URL, headers: Record<string, string>, signal: AbortSignal): Promise<FetchedMedia> {
+    const answer = await this.#outbound.fromHome(url, headers, signal).catch((error: unknown) => {
+      throw failure(error, signal);
+    });
+    return this.#toMedia(answer, "authorization" in headers, signal);
+  }
+
+  async #fromStranger(url: URL, signal: AbortSignal): Promise<FetchedMedia> {
+    const answer = await this.#outbound.fromStranger(url, signal).catch((error: unknown) => {
+      throw failure(error, signal);
+    });
+    return this.#toMedia(answer, false, signal);
+  }
+
+  async #toMedia(answer: Answer, authorized: boolean, signal: AbortSignal): Promise<FetchedMedia> {
+    if (answer.statusCode !== 200) throw await errorFromAnswer(answer, { authorized, now: this.#clock(), signal });
+    const { headers, body: exchange } = answer;
+    const decoding = decodingFor(headers["content-encoding"]);
+    if (decoding === undefined) {
+      exchange.destroy();
+      throw new GatewayError("homeserver_failed", { detail: "the homeserver applied a Content-Encoding that can't be undone" });
+    }
+    const size = decoding === "none" ? contentLength(headers["content-length"]) : undefined;
+    return {
+      contentType: single(headers["content-type"]),
+      contentDisposition: single(headers["content-disposition"]),
+      size,
+      body: new MediaBody({
+        exchange,
+        decoder: decoding === "none" ? undefined : decoding(),
+        limit: decoding === "none" ? (size ?? Infinity) : this.#maxDecodedSize,
+        failure: (error) => failure(error, signal),
+        tooLong: () => new GatewayError("homeserver_failed", { detail: "the homeserver's answer is longer than it may be" }),
+      }),
+    };
+  }
+}
+
+/** `allow_redirect` is not among the parameters: a homeserver that must be asked for redirects sends the bytes themselves. */
+function mediaUrl(base: string, api: string, { serverName, mediaId }: Mxc, variant: MediaVariant): URL {
+  const text = `${base}/_matrix/${api}/${variant.kind}/${encodeURIComponent(serverName)}/${encodeURIComponent(mediaId)}`;
+  const url = URL.parse(text);
+  // A name within the grammar that no URL can have, such as 1.2.3.999.
+  if (url === null) throw new GatewayError("homeserver_failed", { detail: "a server name that can't be reached" });
+  if (variant.kind === "thumbnail") {
+    url.searchParams.set("width", String(variant.width));
+    url.searchParams.set("height", String(variant.height));
+    url.searchParams.set("method", variant.method);
+    if (variant.animated !== undefined) url.searchParams.set("animated", String(variant.animated));
+  }
+  url.searchParams.set("timeout_ms", String(TIMEOUT_MS));
+  return url;
+}
+
+/** The signal's reason as it is, a GatewayError as it is, anything else as `homeserver_failed`; undefined: the body ended without a word. */
+function failure(error: unknown, signal: AbortSignal): Error {
+  if (signal.aborted && signal.reason instanceof Error) return signal.reason;
+  if (error instanceof GatewayError) return error;
+  return new GatewayError("homeserver_failed", { detail: describe(error) });
+}
+
+/** Never the error itself, nor all of it: parsers' errors carry the peer's raw bytes along. */
+function describe(error: unknown): string {
+  if (error === undefined) return "the body was cut short";
+  if (!(error instanceof Error)) return "an unknown failure";
+  const code = "code" in error && typeof error.code === "string" ? error.code : error.name;
+  const message =
+    error instanceof AddressRefusedError || error.message === "" ? error.message : JSON.stringify(error.message.slice(0, 200));
+  return `${code} ${message}`.trimEnd();
+}
+
+function httpUrl(text: string, what: string): URL {
+  const url = URL.parse(text);
+  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:"))
+    throw new TypeError(`the ${what} is not an http or https URL`);
+  return url;
+}
+
+/** A header that came once. One that came more often is no statement at all. */
+function single(header: string | string[] | undefined): string | undefined {
+  return typeof header === "string" ? header : undefined;
+}
+
+function contentLength(header: string | string[] | undefined): number | undefined {
+  const length = typeof header === "string" && /^[0-9]{1,15}$/.test(header) ? Number(header) : undefined;
+  return length;
+}
