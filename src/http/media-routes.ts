@@ -1,0 +1,122 @@
+/** The routes that answer with media or with a verdict. */
+import { createHmac, randomBytes } from "node:crypto";
+import type { ServerResponse } from "node:http";
+import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
+import { type Context, Hono } from "hono";
+import { type Attachment, parseEncryptedFile } from "../crypto/attachment.ts";
+import type { RequestKeys } from "../crypto/keys.ts";
+import { decryptRequestBody } from "../crypto/request-body.ts";
+import { GatewayError } from "../errors.ts";
+import { parseMxc, parseMxcUrl } from "../media/mxc.ts";
+import type { Credentials, MediaVariant, Mxc } from "../media/source.ts";
+import type { Journal, MediaAnswer, MediaRequest } from "../scan/request.ts";
+import type { ClientAddresses } from "./client-address.ts";
+import { COMMON_HEADERS } from "./common-headers.ts";
+import type { HttpEnv } from "./env.ts";
+import { readJsonObject } from "./json-body.ts";
+import { mediaHeaders } from "./media-headers.ts";
+import { sendMedia } from "./send-media.ts";
+import { thumbnailVariant } from "./thumbnail.ts";
+
+export interface MediaRoutesOptions {
+  readonly pipeline: { serve(request: MediaRequest): Promise<MediaAnswer> };
+  readonly keys: RequestKeys;
+  readonly addresses: ClientAddresses;
+  /** Lower-case names of the client's headers that go on to the homeserver. */
+  readonly headersToForward: readonly string[];
+}
+
+type Ask = Pick<MediaRequest, "mxc" | "variant" | "attachment">;
+
+const DOWNLOAD: MediaVariant = { kind: "download" };
+
+export function mediaRoutes(options: MediaRoutesOptions): Hono<HttpEnv> {
+  const app = new Hono<HttpEnv>();
+  const caller = new Caller(options);
+
+  const answer = async (context: Context<HttpEnv>, ask: Ask, kind: "media" | "verdict"): Promise<Response> => {
+    const head = context.req.method === "HEAD";
+    const want = kind === "verdict" ? "verdict" : head ? "head" : "bytes";
+    const { journal, ...who } = caller.of(context);
+    if (ask.attachment === undefined) context.set("mxc", ask.mxc);
+    const result = await options.pipeline.serve({ ...ask, ...who, journal, want, signal: clientSignal(context.env.outgoing) });
+    if (result.kind === "verdict") return context.json({ clean: result.clean, info: result.info });
+    try {
+      const headers = mediaHeaders(result);
+      if (head) return context.body(null, 200, headers);
+      const { outgoing } = context.env;
+      const sent = await sendMedia(outgoing, { ...COMMON_HEADERS, ...headers }, result.body);
+      context.set("delivery", sent);
+      return RESPONSE_ALREADY_SENT;
+    } finally {
+      await result.close();
+    }
+  };
+
+  app.get("/download/:serverName/:mediaId", (context) => answer(context, { ...plain(context), variant: DOWNLOAD }, "media"));
+  app.get("/thumbnail/:serverName/:mediaId", (context) =>
+    answer(context, { ...plain(context), variant: thumbnailVariant(context.req.query()) }, "media"),
+  );
+  app.get("/scan/:serverName/:mediaId", (context) => answer(context, { ...plain(context), variant: DOWNLOAD }, "verdict"));
+  app.post("/download_encrypted", async (context) => answer(context, await encrypted(context, options.keys), "media"));
+  app.post("/scan_encrypted", async (context) => answer(context, await encrypted(context, options.keys), "verdict"));
+  app.get("/public_key", (context) => context.json({ public_key: options.keys.publicKey }));
+  return app;
+}
+
+/** Aborts when the connection ends before the answer does. */
+function clientSignal(outgoing: ServerResponse): AbortSignal {
+  const controller = new AbortController();
+  outgoing.once("close", () => {
+    if (!outgoing.writableFinished) controller.abort(new GatewayError("client_gone"));
+  });
+  return controller.signal;
+}
+
+function plain(context: Context<HttpEnv>): { mxc: Mxc; attachment: undefined } {
+  const { serverName = "", mediaId = "" } = context.req.param() as Record<string, string | undefined>;
+  return { mxc: parseMxc(serverName, mediaId), attachment: undefined };
+}
+
+async function encrypted(context: Context<HttpEnv>, keys: RequestKeys): Promise<Ask> {
+  const body = await readJsonObject(context.env.incoming);
+  if (body["encrypted_body"] === undefined) return { ...encryptedFile(body), variant: DOWNLOAD };
+  const inner = decryptRequestBody(keys, body["encrypted_body"]);
+  try {
+    return { ...encryptedFile(inner), variant: DOWNLOAD };
+  } catch (error) {
+    // One answer for all that can be wrong with it: a second one would make an oracle.
+    throw new GatewayError("bad_decryption", { cause: error });
+  }
+}
+
+function encryptedFile(body: unknown): { mxc: Mxc; attachment: Attachment } {
+  const { url, attachment } = parseEncryptedFile((body as Record<string, unknown>)["file"]);
+  const mxc = parseMxcUrl(url);
+  if (mxc === undefined) throw new GatewayError("malformed_request", { info: "file.url is not an mxc:// URI" });
+  return { mxc, attachment };
+}
+
+/** Who asks, and what of the request the homeserver needs to see. */
+class Caller {
+  readonly #options: MediaRoutesOptions;
+  /** Clients are told apart, for fairness, without their tokens being kept. */
+  readonly #secret = randomBytes(32);
+
+  constructor(options: MediaRoutesOptions) {
+    this.#options = options;
+  }
+
+  of(context: Context<HttpEnv>): { credentials: Credentials; client: string; journal: Journal } {
+    const authorization = context.req.header("authorization");
+    const forwarded: Record<string, string> = {};
+    for (const name of this.#options.headersToForward) {
+      const value = context.req.header(name);
+      if (value !== undefined) forwarded[name] = value;
+    }
+    const { remoteAddress } = context.env.incoming.socket;
+    const address = this.#options.addresses.resolve(remoteAddress, context.req.header("x-forwarded-for"));
+    const client = authorization === undefined ? address : createHmac("sha256", this.#secret).update(authorization).digest("base64");
+    return { credentials: { authorization, forwarded }, client, journal: context.get("journal") };
+  }
+}

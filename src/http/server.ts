@@ -1,0 +1,79 @@
+/** A listener: starts, and ends without cutting off whoever is still being answered. */
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import { GatewayError } from "../errors.ts";
+import { COMMON_HEADERS } from "./common-headers.ts";
+
+export interface ListenOptions {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface Listener {
+  readonly address: { readonly host: string; readonly port: number };
+  /** Takes no new connection; resolves when the last answer is out, or was cut off because the signal aborted. */
+  close(signal: AbortSignal): Promise<void>;
+}
+
+/** Milliseconds; a client that sends its request slower than this has lost its place. */
+const HEADERS_TIMEOUT = 20_000;
+const REQUEST_TIMEOUT = 60_000;
+/** Longer than reverse proxies keep idle connections, so that it is they who close them. */
+const KEEP_ALIVE_TIMEOUT = 75_000;
+const MAX_HEADER_SIZE = 16 * 1024;
+const MAX_CONNECTIONS = 10_000;
+/** Milliseconds between two looks for idle connections while the listener ends. */
+const SWEEP_INTERVAL = 50;
+
+/** @throws the system's error when the address can't be had. */
+export async function listen(
+  app: { fetch(request: Request, env: object): Response | Promise<Response> },
+  options: ListenOptions,
+): Promise<Listener> {
+  const handler = getRequestListener((request, env) => app.fetch(request, env), {
+    overrideGlobalObjects: false,
+    // Called for requests that can't be told from noise (a Host that is none, say) and never for what the application throws.
+    errorHandler: (error) => {
+      const failure = new GatewayError("unrecognized_route", { cause: error });
+      return Response.json(failure.body, { status: 400, headers: COMMON_HEADERS });
+    },
+  });
+  const server = createServer(
+    {
+      headersTimeout: HEADERS_TIMEOUT,
+      requestTimeout: REQUEST_TIMEOUT,
+      keepAliveTimeout: KEEP_ALIVE_TIMEOUT,
+      maxHeaderSize: MAX_HEADER_SIZE,
+      noDelay: true,
+    },
+    (incoming, outgoing) => void handler(incoming, outgoing),
+  );
+  server.maxConnections = MAX_CONNECTIONS;
+  await started(server, options);
+  const { address, port } = server.address() as AddressInfo;
+  return { address: { host: address, port }, close: (signal) => closed(server, signal) };
+}
+
+async function started(server: Server, { host, port }: ListenOptions): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+}
+
+async function closed(server: Server, signal: AbortSignal): Promise<void> {
+  const cutOff = (): void => server.closeAllConnections();
+  // A connection that was kept alive becomes idle only with its last answer, and nobody tells of that.
+  const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_INTERVAL);
+  await new Promise<void>((resolve) => {
+    server.close(() => resolve());
+    if (signal.aborted) cutOff();
+    else signal.addEventListener("abort", cutOff, { once: true });
+  });
+  clearInterval(sweep);
+  signal.removeEventListener("abort", cutOff);
+}

@@ -1,0 +1,53 @@
+/** What http/ asks of the pipeline, and what comes back. */
+import type { Attachment } from "../crypto/attachment.ts";
+import type { Credentials, MediaVariant, Mxc } from "../media/source.ts";
+
+export interface MediaRequest {
+  readonly mxc: Mxc;
+  readonly variant: MediaVariant;
+  /** Present for end-to-end encrypted media. */
+  readonly attachment: Attachment | undefined;
+  readonly credentials: Credentials;
+  /** `head` is `bytes` without the bytes: their size and headers, after the same checks. */
+  readonly want: "bytes" | "head" | "verdict";
+  /** Who asks, for fairness only: a keyed digest of the token, else the address. */
+  readonly client: string;
+  /** Aborts when the client has gone. The scan goes on all the same. */
+  readonly signal: AbortSignal;
+  /** Filled in on the way, for the log. */
+  readonly journal: Journal;
+}
+
+/** The facts of one request that its log line tells. */
+export interface Journal {
+  /** Bytes as they came from the homeserver. */
+  size?: number;
+  /** Where the verdict came from. */
+  via?: "cache" | "scan" | "other_request";
+  verdict?: "clean" | "infected" | "type_forbidden" | "unscannable" | "unscanned";
+  threat?: string;
+  scanner?: string;
+  mime?: string;
+  downloadMs?: number;
+  scanMs?: number;
+}
+
+/** Media that may be handed on. Whoever gets it must call `close`, read or not. */
+export interface DeliverableMedia {
+  readonly kind: "media";
+  /** The homeserver's own headers for this request; made safe where they leave. */
+  readonly contentType: string | undefined;
+  readonly contentDisposition: string | undefined;
+  readonly size: number;
+  /** Throws when a byte is not what was scanned: nothing more may leave then, and the connection must be destroyed. */
+  readonly body: AsyncIterable<Buffer>;
+  close(): Promise<void>;
+}
+
+export interface VerdictAnswer {
+  readonly kind: "verdict";
+  readonly clean: boolean;
+  readonly info: string;
+}
+
+export type MediaAnswer = DeliverableMedia | VerdictAnswer;

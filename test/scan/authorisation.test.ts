@@ -1,0 +1,78 @@
+import { randomBytes } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { encryptFile } from "../support/encrypted-file.ts";
+import { EICAR } from "../../src/scan/canary-samples.ts";
+import { startHarness, TOKEN } from "../support/harness.ts";
+
+const MEDIA = randomBytes(3 << 20);
+
+describe("every request gets its own yes from the homeserver", () => {
+  it("media fetched with a good token is refused to others: cached or not, small or large, bytes or verdict", async () => {
+    for (const bytes of [MEDIA.subarray(0, 100), MEDIA]) {
+      await using gateway = await startHarness();
+      const mxc = gateway.put(bytes);
+      expect((await gateway.get(`download/${mxc}`, TOKEN)).body).toEqual(bytes);
+      for (const path of [`download/${mxc}`, `scan/${mxc}`]) {
+        expect((await gateway.get(path)).status, `${path} without a token`).toBe(404);
+        const stranger = await gateway.get(path, "mallory");
+        expect([stranger.status, stranger.json["errcode"], stranger.json["reason"]]).toEqual([401, "M_UNKNOWN_TOKEN", "M_UNKNOWN_TOKEN"]);
+        expect((await gateway.get(path, "mallory", { method: "HEAD" })).status).toBe(401);
+      }
+      gateway.homeserver.addToken("bob");
+      expect((await gateway.get(`download/${mxc}`, "bob")).body).toEqual(bytes);
+      expect(gateway.scanner.scanned).toHaveLength(1);
+    }
+  });
+
+  it("who joins a scan under way with a bad token gets nothing, and no verdict", async () => {
+    await using gateway = await startHarness();
+    const release = Promise.withResolvers<void>();
+    gateway.scanner.hold = release.promise;
+    const mxc = gateway.put(MEDIA);
+    const good = gateway.get(`download/${mxc}`, TOKEN);
+    await expect.poll(() => gateway.scanner.begun).toBe(1);
+    const others = [`download/${mxc}`, `scan/${mxc}`].map((path) => gateway.get(path, "mallory"));
+    release.resolve();
+    expect((await good).body).toEqual(MEDIA);
+    for (const other of await Promise.all(others)) expect(other.status).toBe(401);
+  });
+
+  it("a leader's refusal is its own: those who waited for it ask for themselves", async () => {
+    await using gateway = await startHarness();
+    const mxc = gateway.put(MEDIA);
+    const answers = await Promise.all(["mallory", TOKEN, "mallory", TOKEN].map((token) => gateway.get(`download/${mxc}`, token)));
+    expect(answers.map(({ status }) => status)).toEqual([401, 200, 401, 200]);
+    expect(gateway.scanner.scanned).toHaveLength(1);
+  });
+
+  it("who names other media beside the hash of known media spoils nothing for those who name the right one", async () => {
+    await using gateway = await startHarness();
+    const file = await encryptFile(MEDIA);
+    const right = file.file(gateway.put(file.ciphertext));
+    const wrong = file.file(gateway.put(randomBytes(1000)));
+    const answers = await Promise.all(
+      [wrong, right, wrong, right].map((body) => gateway.post("download_encrypted", { file: body }, TOKEN)),
+    );
+    expect(answers.map(({ status }) => status)).toEqual([400, 200, 400, 200]);
+  });
+
+  it("the bytes of encrypted media need the homeserver's yes too; the verdict needs only hash, key and IV", async () => {
+    await using gateway = await startHarness();
+    const file = await encryptFile(MEDIA);
+    const body = { file: file.file(gateway.put(file.ciphertext)) };
+    expect((await gateway.post("scan_encrypted", body, "mallory")).status).toBe(401);
+    expect((await gateway.post("scan_encrypted", body, TOKEN)).json["clean"]).toBe(true);
+    expect((await gateway.post("download_encrypted", body, "mallory")).status).toBe(401);
+    const asked = gateway.homeserver.requests.length;
+    expect((await gateway.post("scan_encrypted", body, "mallory")).json["clean"]).toBe(true);
+    expect(gateway.homeserver.requests).toHaveLength(asked);
+  });
+
+  it("an infected verdict is not told to those who may not read the media", async () => {
+    await using gateway = await startHarness();
+    const mxc = gateway.put(EICAR, { readers: [TOKEN] });
+    expect((await gateway.get(`scan/${mxc}`, TOKEN)).json["clean"]).toBe(false);
+    gateway.homeserver.addToken("bob");
+    expect((await gateway.get(`scan/${mxc}`, "bob")).json["clean"]).toBeUndefined();
+  });
+});

@@ -1,0 +1,123 @@
+import { createHash } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { buildCanary, type CanaryKind } from "../../src/scan/canary-samples.ts";
+import { machine } from "../support/peers/choose-machine.ts";
+import { type Clamd, EICAR_THREAT, startClamd } from "../support/peers/clamd.ts";
+
+const sevens = (size: number): Buffer => Buffer.alloc(size, 7);
+/** What the encrypted canary's password is made of. */
+const PASSWORD = sevens(8).toString("hex");
+
+const sha256 = (bytes: Buffer): string => createHash("sha256").update(bytes).digest("hex");
+const EICAR_SHA256 = "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f";
+
+/** Info-ZIP's opinion. @throws Error when it finds fault with the archive */
+async function unzip(kind: CanaryKind, options: readonly string[], ...members: string[]): Promise<string> {
+  const where = await machine();
+  const directory = await where.makeDirectory();
+  try {
+    await where.write(`${directory}/canary.zip`, buildCanary(kind, sevens).bytes);
+    return await where.run(["unzip", ...options, `${directory}/canary.zip`, ...members]);
+  } finally {
+    await where.remove(directory);
+  }
+}
+
+describe("a canary", () => {
+  it("plain is EICAR's 68 bytes, always", () => {
+    const { bytes } = buildCanary("plain");
+    expect(bytes).toHaveLength(68);
+    expect(sha256(bytes)).toBe(EICAR_SHA256);
+  });
+
+  it.each<CanaryKind>(["zip", "pdf", "expand", "encrypted"])("%s differs each time, and only by its randomness", (kind) => {
+    expect(sha256(buildCanary(kind).bytes)).not.toBe(sha256(buildCanary(kind).bytes));
+    expect(sha256(buildCanary(kind, sevens).bytes)).toBe(sha256(buildCanary(kind, sevens).bytes));
+  });
+
+  it.each<[CanaryKind, string, string]>([
+    ["plain", "text/plain", "txt"],
+    ["zip", "application/zip", "zip"],
+    ["pdf", "application/pdf", "pdf"],
+    ["expand", "application/zip", "zip"],
+    ["encrypted", "application/zip", "zip"],
+  ])("%s is %s", (kind, mime, extension) => {
+    expect(buildCanary(kind).type).toEqual({ mime, extension });
+  });
+
+  it("is never large", () => {
+    expect(buildCanary("expand").bytes.length).toBeLessThan(700 * 1024);
+  });
+});
+
+describe("to Info-ZIP", () => {
+  it("zip is sound and holds EICAR", async () => {
+    expect(await unzip("zip", ["-t"])).toContain("No errors detected");
+    expect(sha256(Buffer.from(await unzip("zip", ["-p"]), "latin1"))).toBe(EICAR_SHA256);
+  });
+
+  it("expand is sound, unpacks to 640 MiB, and has EICAR behind that", async () => {
+    expect(await unzip("expand", ["-t"])).toContain("No errors detected");
+    const listing = await unzip("expand", ["-l"]);
+    expect(listing.match(/^ *(\d+) .*\.(bin|com)$/gm)?.map((line) => Number.parseInt(line, 10))).toEqual([640 * 1024 * 1024, 68]);
+    expect(sha256(Buffer.from(await unzip("expand", ["-p"], "*.com"), "latin1"))).toBe(EICAR_SHA256);
+  });
+
+  it("encrypted is sound for who has the password, and for nobody else", async () => {
+    expect(await unzip("encrypted", ["-t", "-P", PASSWORD])).toContain("No errors detected");
+    expect(sha256(Buffer.from(await unzip("encrypted", ["-p", "-P", PASSWORD]), "latin1"))).toBe(EICAR_SHA256);
+    await expect(unzip("encrypted", ["-t", "-P", "infected"])).rejects.toThrow();
+  });
+});
+
+describe("as a PDF", () => {
+  const text = buildCanary("pdf").bytes.toString("latin1");
+
+  it("every object is where the cross-reference table says", () => {
+    const start = Number(/startxref\n(\d+)\n%%EOF\n$/.exec(text)?.[1]);
+    const table = /^xref\n0 (\d+)\n0{10} 65535 f \n((?:\d{10} 00000 n \n)+)trailer\n/.exec(text.slice(start));
+    const offsets = table?.[2]?.match(/^\d{10}/gm)?.map(Number) ?? [];
+    expect(offsets).toHaveLength(Number(table?.[1]) - 1);
+    for (const [index, offset] of offsets.entries()) {
+      expect(text.slice(offset)).toMatch(new RegExp(`^${index + 1} 0 obj\n`));
+    }
+  });
+
+  it("the embedded file has the length it says and is EICAR", () => {
+    const [whole = "", length] = /\/EmbeddedFile \/Length (\d+) .*\nstream\n/.exec(text) ?? [];
+    const from = text.indexOf(whole) + whole.length;
+    const file = text.slice(from, from + Number(length));
+    expect(sha256(Buffer.from(file, "latin1"))).toBe(EICAR_SHA256);
+    expect(text.slice(from + file.length)).toMatch(/^\nendstream\nendobj\n/);
+  });
+});
+
+describe("to clamd", () => {
+  let clamd: Clamd;
+  let lax: Clamd;
+  beforeAll(async () => {
+    clamd = await startClamd();
+    lax = await startClamd({ settings: { AlertExceedsMax: undefined, AlertEncrypted: undefined } });
+  });
+  afterAll(async () => {
+    await clamd?.stop();
+    await lax?.stop();
+  });
+
+  it.each<CanaryKind>(["plain", "zip", "pdf"])("%s is EICAR", async (kind) => {
+    expect(await clamd.scan(buildCanary(kind).bytes)).toBe(`stream: ${EICAR_THREAT} FOUND`);
+    expect(await lax.scan(buildCanary(kind).bytes)).toBe(`stream: ${EICAR_THREAT} FOUND`);
+  });
+
+  it("expand is reported with AlertExceedsMax only", async () => {
+    const { bytes } = buildCanary("expand");
+    expect(await clamd.scan(bytes)).toMatch(/^stream: Heuristics\.Limits\.Exceeded\.\w+ FOUND$/);
+    expect(await lax.scan(bytes)).toBe("stream: OK");
+  });
+
+  it("encrypted is reported with AlertEncrypted only", async () => {
+    const { bytes } = buildCanary("encrypted");
+    expect(await clamd.scan(bytes)).toBe("stream: Heuristics.Encrypted.Zip FOUND");
+    expect(await lax.scan(bytes)).toBe("stream: OK");
+  });
+});

@@ -1,0 +1,243 @@
+import { describe, expect, it, onTestFinished } from "vitest";
+import { type IcapHandler, type IcapReply, type IcapRequest, IcapServer, signatureService } from "../../icap/index.ts";
+import { GatewayError } from "../../src/errors.ts";
+import { type CanaryKind, EICAR } from "../../src/scan/canary-samples.ts";
+import { IcapScanner, type IcapScannerOptions } from "../../src/scan/icap-scanner.ts";
+import type { ScanSubject } from "../../src/scan/scanner.ts";
+
+/** An antivirus that finds EICAR, and that tests can take apart. */
+class Antivirus implements AsyncDisposable {
+  tag = "tag-1";
+  /** What it lets pass, as a broken engine does. */
+  blind = false;
+  /** Its own errors, as c-icap has them without its engine. */
+  failing = false;
+  /** Bodies in order, canaries included. */
+  readonly seen: Buffer[] = [];
+  /** Runs before each answer. */
+  before: (body: Buffer) => void = () => undefined;
+  #server: IcapServer | undefined;
+  #port = 0;
+
+  async start(): Promise<string> {
+    const knows = signatureService({ signatures: [{ threat: "Eicar", contains: EICAR }], table: { isTag: () => this.tag } });
+    const handler: IcapHandler = { table: knows.table, handle: (request) => this.#handle(request, knows) };
+    this.#server = new IcapServer({ services: { scan: handler } });
+    const { port } = await this.#server.listen(this.#port, "127.0.0.1");
+    this.#port = port;
+    return `icap://127.0.0.1:${port}/scan`;
+  }
+
+  async #handle(request: IcapRequest, knows: IcapHandler): Promise<IcapReply> {
+    const body = Buffer.concat(await Array.fromAsync(request.body));
+    this.seen.push(body);
+    this.before(body);
+    if (this.failing) return { status: 500 };
+    if (this.blind) return { status: 204 };
+    return knows.handle({ ...request, body: once(body) });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server?.[Symbol.asyncDispose]();
+  }
+}
+
+interface Entry {
+  readonly what: "proven" | "broken" | "down" | "missed";
+  readonly why: string;
+}
+
+async function scannerOf(
+  urls: readonly string[],
+  more: Partial<IcapScannerOptions> = {},
+): Promise<{ scanner: IcapScanner; entries: Entry[] }> {
+  const entries: Entry[] = [];
+  const scanner = new IcapScanner({
+    name: "antivirus",
+    services: urls.map((url) => ({ url, timeouts: { connect: 1000, answer: 1000 } })),
+    canaries: ["plain", "zip", "pdf"],
+    canaryInterval: 3_600_000,
+    canaryTimeout: 5000,
+    log: {
+      proven: (_service, why) => entries.push({ what: "proven", why }),
+      unproven: (_service, what, why) => entries.push({ what, why }),
+      missed: (_service, kind: CanaryKind) => entries.push({ what: "missed", why: kind }),
+    },
+    ...more,
+  });
+  onTestFinished(() => scanner[Symbol.asyncDispose]());
+  await scanner.start();
+  return { scanner, entries };
+}
+
+function subject(bytes: Buffer): ScanSubject {
+  return { size: bytes.length, type: undefined, open: () => once(bytes) };
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes;
+}
+
+const SIGNAL = new AbortController().signal;
+const HARMLESS = Buffer.from("harmless");
+const unavailable = expect.objectContaining({ code: "scanner_unavailable" } satisfies Partial<GatewayError>);
+
+describe("an ICAP service is believed only while it catches its canaries", () => {
+  it("tells clean from infected, stamped with the ISTag", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner, entries } = await scannerOf([await antivirus.start()]);
+    expect(scanner.health()).toMatchObject({ ready: true });
+    expect(await scanner.scan(subject(HARMLESS), SIGNAL)).toMatchObject({ outcome: "clean", stamp: { tag: "tag-1" } });
+    expect(await scanner.scan(subject(EICAR), SIGNAL)).toMatchObject({ outcome: "infected", threat: "Eicar" });
+    expect(entries[0]).toEqual({ what: "proven", why: "tag-1" });
+  });
+
+  it("one whose engine is gone and that says 204 to everything is broken, blocks, and says what to do", async () => {
+    await using antivirus = new Antivirus();
+    antivirus.blind = true;
+    const { scanner, entries } = await scannerOf([await antivirus.start()]);
+    await expect(scanner.scan(subject(HARMLESS), SIGNAL)).rejects.toEqual(unavailable);
+    expect(scanner.health().ready).toBe(false);
+    expect(scanner.health().problems.join()).toMatch(/scans nothing.*engine/);
+    expect(entries[0]?.what).toBe("broken");
+    antivirus.blind = false;
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
+    expect(await scanner.scan(subject(HARMLESS), SIGNAL)).toMatchObject({ outcome: "clean" });
+  });
+
+  it("one that misses only the PDF is broken too", async () => {
+    await using antivirus = new Antivirus();
+    antivirus.before = (body) => void (antivirus.blind = body.subarray(0, 5).toString() === "%PDF-");
+    const { scanner } = await scannerOf([await antivirus.start()]);
+    expect(scanner.health()).toMatchObject({ ready: false, problems: [expect.stringContaining("PDF")] });
+  });
+
+  it("a new ISTag counts only after its canaries: they go first, then the media again", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()]);
+    const before = await scanner.scan(subject(HARMLESS), SIGNAL);
+    // The five canaries of the first tag and the media.
+    await expect.poll(() => antivirus.seen.length).toBe(6);
+    antivirus.tag = "tag-2";
+    antivirus.seen.length = 0;
+    const after = await scanner.scan(subject(HARMLESS), SIGNAL);
+    expect(after).toMatchObject({ outcome: "clean", stamp: { tag: "tag-2" } });
+    const order = antivirus.seen.map((body) => (body.equals(HARMLESS) ? "media" : "canary"));
+    expect(order[0]).toBe("media");
+    expect(order.indexOf("media", 1)).toBeGreaterThanOrEqual(4);
+    expect(scanner.upholds(before.stamp)).toBe(false);
+    expect(scanner.upholds(after.stamp)).toBe(true);
+  });
+
+  it("a new ISTag whose canaries come back clean is never believed", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()]);
+    antivirus.tag = "tag-2";
+    antivirus.blind = true;
+    await expect(scanner.scan(subject(EICAR), SIGNAL)).rejects.toEqual(unavailable);
+    expect(scanner.health().ready).toBe(false);
+  });
+
+  it("an ISTag that changes with each answer gets no verdict believed", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()]);
+    let count = 0;
+    antivirus.before = () => void (antivirus.tag = `tag-${(count += 1)}`);
+    await expect(scanner.scan(subject(HARMLESS), SIGNAL)).rejects.toEqual(unavailable);
+  });
+
+  it("clean verdicts given between the last pass and the failure after it are void; older ones stand", async () => {
+    let now = 1_000_000;
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()], { clock: () => now, canaryInterval: 50 });
+    const old = { tag: "tag-1", at: now - 10 };
+    expect(scanner.upholds(old)).toBe(true);
+    now += 60_000;
+    antivirus.blind = true;
+    const doubtful = await scanner.scan(subject(EICAR), SIGNAL);
+    expect(doubtful.outcome).toBe("clean");
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
+    antivirus.blind = false;
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
+    expect(scanner.upholds(doubtful.stamp)).toBe(false);
+    expect(scanner.upholds(old)).toBe(true);
+  });
+
+  it("one that errs is down, not broken: it blocks, keeps what it said before, and comes back by itself", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner, entries } = await scannerOf([await antivirus.start()], { canaryInterval: 50 });
+    const { stamp } = await scanner.scan(subject(HARMLESS), SIGNAL);
+    antivirus.failing = true;
+    await expect(scanner.scan(subject(HARMLESS), SIGNAL)).rejects.toEqual(unavailable);
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
+    expect(entries.at(-1)?.what).toBe("down");
+    expect(scanner.upholds(stamp)).toBe(true);
+    antivirus.failing = false;
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
+  });
+
+  it("one that can't be reached is down, and used again once it is back", async () => {
+    const antivirus = new Antivirus();
+    const url = await antivirus.start();
+    const { scanner, entries } = await scannerOf([url]);
+    await antivirus[Symbol.asyncDispose]();
+    await expect(scanner.scan(subject(HARMLESS), SIGNAL)).rejects.toEqual(unavailable);
+    await expect.poll(() => entries.at(-1)?.what, { timeout: 10_000 }).toBe("down");
+    await antivirus.start();
+    await using _running = antivirus;
+    await expect.poll(() => scanner.health().ready, { timeout: 20_000 }).toBe(true);
+    expect(await scanner.scan(subject(HARMLESS), SIGNAL)).toMatchObject({ outcome: "clean" });
+  });
+
+  it("another replica takes over from one that is away, and from one that is blind", async () => {
+    await using second = new Antivirus();
+    const first = new Antivirus();
+    const secondUrl = await second.start();
+    const { scanner } = await scannerOf([await first.start(), secondUrl]);
+    await first[Symbol.asyncDispose]();
+    expect(await scanner.scan(subject(EICAR), SIGNAL)).toMatchObject({ outcome: "infected" });
+    await using blind = new Antivirus();
+    blind.blind = true;
+    const other = await scannerOf([await blind.start(), secondUrl]);
+    expect(await other.scanner.scan(subject(EICAR), SIGNAL)).toMatchObject({ outcome: "infected" });
+    expect(other.scanner.health().problems.join()).toContain("scans nothing");
+  });
+
+  it("what it is not required to catch is told, not punished; unless it is required", async () => {
+    await using antivirus = new Antivirus();
+    antivirus.before = (body) => void (antivirus.blind = body.length > 100_000);
+    const url = await antivirus.start();
+    const { scanner, entries } = await scannerOf([url]);
+    await expect.poll(() => entries.map(({ why }) => why)).toContain("expand");
+    expect(scanner.health().ready).toBe(true);
+    expect(scanner.health().problems.join()).toContain("AlertExceedsMax");
+    const strict = await scannerOf([url], { canaries: ["plain", "expand"] });
+    expect(strict.scanner.health().ready).toBe(false);
+  });
+
+  it("a DLP service without canaries is used once it answers", async () => {
+    await using antivirus = new Antivirus();
+    antivirus.blind = true;
+    const { scanner } = await scannerOf([await antivirus.start()], { canaries: [] });
+    expect(scanner.health().ready).toBe(true);
+    expect(await scanner.scan(subject(HARMLESS), SIGNAL)).toMatchObject({ outcome: "clean" });
+  });
+
+  it("what goes wrong with the media comes through as it is", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()]);
+    const failure = new GatewayError("homeserver_failed");
+    const cut: ScanSubject = {
+      size: 100,
+      type: undefined,
+      open: async function* () {
+        yield Buffer.alloc(10);
+        throw failure;
+      },
+    };
+    await expect(scanner.scan(cut, SIGNAL)).rejects.toBe(failure);
+    const reason = new Error("stopped");
+    const stopped = AbortSignal.abort(reason);
+    await expect(scanner.scan(subject(HARMLESS), stopped)).rejects.toBe(reason);
+  });
+});

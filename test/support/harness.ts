@@ -1,0 +1,134 @@
+/** The gateway from its HTTP door to a homeserver, with a scanner that tests can steer in the place of ICAP. */
+import { randomBytes } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { loadRequestKeys, type RequestKeys } from "../../src/crypto/keys.ts";
+import { BASE_PATH, createApp, type RequestReport } from "../../src/http/app.ts";
+import { ClientAddresses } from "../../src/http/client-address.ts";
+import { listen } from "../../src/http/server.ts";
+import { Homeserver } from "../../src/media/homeserver.ts";
+import { createTypeDetector } from "../../src/media/mime.ts";
+import { SpoolPool } from "../../src/media/spool.ts";
+import { Admission, type AdmissionOptions } from "../../src/scan/admission.ts";
+import { Pipeline, type PipelineOptions } from "../../src/scan/pipeline.ts";
+import { Policy, type PolicyOptions } from "../../src/scan/policy.ts";
+import type { Scanner } from "../../src/scan/scanner.ts";
+import { VerdictKeys } from "../../src/verdicts/keys.ts";
+import { MemoryVerdictStore } from "../../src/verdicts/memory.ts";
+import { FakeHomeserver } from "./fake-homeserver.ts";
+import { FakeScanner } from "./fake-scanner.ts";
+
+export interface HarnessOptions {
+  readonly scanners?: readonly Scanner[];
+  readonly policy?: Partial<PolicyOptions>;
+  readonly admission?: Partial<AdmissionOptions>;
+  readonly pipeline?: Partial<Pick<PipelineOptions, "wait" | "timeout" | "maxFileSize" | "liveScans" | "streams">>;
+  readonly bodyIdle?: number;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly body: Buffer;
+  readonly json: Record<string, unknown>;
+}
+
+export interface Harness extends AsyncDisposable {
+  readonly url: string;
+  readonly homeserver: FakeHomeserver;
+  readonly scanner: FakeScanner;
+  readonly verdicts: MemoryVerdictStore;
+  readonly keys: RequestKeys;
+  readonly reports: RequestReport[];
+  /** Spools that hold memory or disk at the moment. */
+  spooled(): { memory: number; disk: number };
+  /** Media on the homeserver that every valid token may read. */
+  put(bytes: Uint8Array, more?: Partial<Parameters<FakeHomeserver["put"]>[1]>): string;
+  get(path: string, token?: string, init?: RequestInit): Promise<Answer>;
+  post(path: string, body: unknown, token?: string): Promise<Answer>;
+}
+
+export const TOKEN = "alice";
+
+export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
+  await using stack = new AsyncDisposableStack();
+  const directory = stack.adopt(await mkdtemp(join(tmpdir(), "mig-harness-")), (path) => rm(path, { recursive: true }));
+  const homeserver = stack.use(await FakeHomeserver.start());
+  homeserver.addToken(TOKEN);
+  const scanner = new FakeScanner();
+  const keys = stack.adopt(await loadRequestKeys({ secretPath: join(directory, "secret") }), (loaded) => loaded.free());
+  const spools = stack.use(new SpoolPool({ memory: 64 << 20, disk: 1 << 30, inMemory: 1 << 20, directory }));
+  const verdicts = stack.use(new MemoryVerdictStore({ maxEntries: 1000, ttl: { clean: 3_600_000, infected: 3_600_000 } }));
+  const source = stack.use(
+    new Homeserver({
+      baseUrl: homeserver.url,
+      additionalHeaders: {},
+      maxDecodedSize: options.pipeline?.maxFileSize ?? 200 << 20,
+      timeouts: { bodyIdle: options.bodyIdle ?? 10_000 },
+    }),
+  );
+  const events = { unscanned() {}, changed() {}, abandoned() {}, downloaded() {}, scanned() {} };
+  const pipeline = new Pipeline({
+    source,
+    spools,
+    types: stack.use(createTypeDetector()),
+    policy: new Policy(
+      options.scanners ?? [scanner],
+      { onUnavailable: "block", onUnscannable: "block", allowedTypes: undefined, blockedTypes: [], ...options.policy },
+      events,
+    ),
+    verdicts,
+    keys: new VerdictKeys(randomBytes(32)),
+    admission: new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission }),
+    liveScans: 4,
+    streams: 16,
+    maxFileSize: 200 << 20,
+    wait: 10_000,
+    timeout: 60_000,
+    events,
+    ...options.pipeline,
+  });
+  const reports: RequestReport[] = [];
+  const app = createApp({
+    pipeline,
+    keys,
+    addresses: new ClientAddresses([]),
+    headersToForward: ["x-forwarded-test"],
+    report: (report) => reports.push(report),
+  });
+  const listener = stack.adopt(await listen(app, { host: "127.0.0.1", port: 0 }), (open) => open.close(AbortSignal.abort()));
+  stack.defer(() => pipeline.shutdown(AbortSignal.abort()));
+  const parts = stack.move();
+  const url = `http://127.0.0.1:${listener.address.port}`;
+
+  const request = async (path: string, token: string | undefined, init: RequestInit): Promise<Answer> => {
+    const headers = new Headers(init.headers);
+    if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
+    const response = await fetch(`${url}${BASE_PATH}/${path}`, { ...init, headers, redirect: "manual" });
+    const body = Buffer.from(await response.arrayBuffer());
+    const isJson = (response.headers.get("content-type") ?? "").startsWith("application/json") && body.length > 0;
+    return {
+      status: response.status,
+      headers: response.headers,
+      body,
+      json: isJson ? (JSON.parse(body.toString()) as Answer["json"]) : {},
+    };
+  };
+  return {
+    url,
+    homeserver,
+    scanner,
+    verdicts,
+    keys,
+    reports,
+    spooled: () => spools.usage(),
+    put: (bytes, more = {}) => {
+      const { serverName, mediaId } = homeserver.put(randomBytes(12).toString("hex"), { bytes, ...more });
+      return `${serverName}/${mediaId}`;
+    },
+    get: (path, token, init = {}) => request(path, token, init),
+    post: (path, body, token) => request(path, token, { method: "POST", body: typeof body === "string" ? body : JSON.stringify(body) }),
+    [Symbol.asyncDispose]: () => parts.disposeAsync(),
+  };
+}
