@@ -7,7 +7,7 @@ import { type Config, type Settings, remarks, schema } from "./schema.ts";
 import { type ParsedYaml, parseYaml } from "./yaml.ts";
 
 export { ConfigError } from "./problems.ts";
-export type { Config, IcapServiceConfig } from "./schema.ts";
+export type { Config } from "./schema.ts";
 
 /** Bytes of a configuration file; far more than anybody writes. */
 const LARGEST_FILE = 256 * 1024;

@@ -32,9 +32,6 @@ type DeepReadonly<T> = T extends object ? { readonly [Key in keyof T]: DeepReado
  */
 export type Config = Settings & { readonly result_cache: { readonly redis?: { readonly password?: string } } };
 
-/** One service of `icap`. */
-export type IcapServiceConfig = Config["icap"][number];
-
 export interface Remark {
   readonly path: readonly (string | number)[];
   readonly message: string;

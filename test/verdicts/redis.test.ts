@@ -1,16 +1,11 @@
-import { spawn, type ChildProcess } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { RecordCodec, sourceToJson } from "../../src/verdicts/record-codec.ts";
 import { RedisVerdictStore, type RedisVerdictStoreOptions } from "../../src/verdicts/redis.ts";
 import type { SourceRecord, VerdictRecord } from "../../src/verdicts/store.ts";
+import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
 
 const secret = randomBytes(32);
 const keys = new VerdictKeys(secret);
@@ -23,44 +18,21 @@ const infected: VerdictRecord = {
 };
 const source: SourceRecord = { content: keys.content(randomBytes(32), "p"), size: 1024 * 1024 + 1, pieces: randomBytes(64) };
 
-let directory: string;
-let port: number;
-let server: ChildProcess;
+let server: Server;
 let raw: Redis;
 let stores: RedisVerdictStore[] = [];
 let logged: { level: string; message: string; details: object }[] = [];
 let dropped = 0;
 
-async function startServer(): Promise<void> {
-  server = spawn("redis-server", ["--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--appendonly", "no"], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  for await (const line of server.stdout ?? []) if (String(line).includes("Ready to accept connections")) break;
-}
-
-async function stopServer(): Promise<void> {
-  const exited = once(server, "exit");
-  server.kill("SIGKILL");
-  await exited;
-}
-
 beforeAll(async () => {
-  directory = await mkdtemp(join(tmpdir(), "redis-test-"));
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const address = probe.address();
-  port = typeof address === "object" && address !== null ? address.port : 0;
-  probe.close();
-  await once(probe, "close");
-  await startServer();
-  raw = new Redis(port, "127.0.0.1", { retryStrategy: () => 20 });
+  server = await startRedis();
+  raw = new Redis(server.port, server.host, { retryStrategy: () => 20 });
   raw.on("error", () => undefined);
 });
 
 afterAll(async () => {
   raw.disconnect();
-  await stopServer();
-  await rm(directory, { recursive: true, force: true });
+  await server.stop();
 });
 
 beforeEach(async () => {
@@ -83,7 +55,7 @@ async function storeOf(options: Partial<RedisVerdictStoreOptions> = {}): Promise
 
 function unconnected(options: Partial<RedisVerdictStoreOptions> = {}): RedisVerdictStore {
   const store = new RedisVerdictStore({
-    url: `redis://127.0.0.1:${port}`,
+    url: server.url,
     keyPrefix: "mig:",
     secret,
     ttl: { clean: 60_000, infected: 60_000 },
@@ -232,8 +204,10 @@ describe("RedisVerdictStore", () => {
     const key = keys.plainSource({ serverName: "secret.example", mediaId: "MediaIdOfAFile" }, ["download"]);
     await store.rememberSource(key, { content: keys.content(sha256, "policy"), size: file.length, pieces: sha256 });
     await store.rememberVerdict(keys.content(sha256, "policy"), infected);
-    await raw.save();
-    const dump = await readFile(join(directory, "dump.rdb"));
+    const names = await raw.keys("*");
+    const dump = Buffer.concat(
+      await Promise.all(names.map(async (name) => Buffer.concat([Buffer.from(name), (await raw.getBuffer(name)) ?? Buffer.alloc(0)]))),
+    );
     expect(dump.includes("mig:source:")).toBe(true);
     for (const telltale of [sha256, sha256.toString("hex"), sha256.toString("base64"), sha256.toString("base64url")]) {
       expect(dump.includes(telltale)).toBe(false);
@@ -244,7 +218,7 @@ describe("RedisVerdictStore", () => {
   it("answers from memory while Redis is gone, says so, and comes back by itself", async () => {
     const store = await storeOf();
     await store.rememberVerdict("a", clean);
-    await stopServer();
+    await server.kill();
     await expect.poll(() => store.health().degraded).toBe(true);
     expect(store.health().problems[0]).toMatch(/^Redis at 127\.0\.0\.1:\d+: .*in this process only$/);
     expect(await store.verdict("a")).toEqual(clean);
@@ -255,7 +229,7 @@ describe("RedisVerdictStore", () => {
     await store.forgetSource("b");
     expect(await store.source("b")).toBeUndefined();
 
-    await startServer();
+    await server.restart();
     await expect.poll(() => store.health(), { timeout: 8000 }).toEqual({ degraded: false, problems: [] });
     await store.rememberVerdict("c", clean);
     expect(await (await storeOf()).verdict("c")).toEqual(clean);
@@ -265,7 +239,7 @@ describe("RedisVerdictStore", () => {
   it("does not keep requests waiting for a Redis that hangs", async () => {
     const store = await storeOf();
     await store.rememberVerdict("a", clean);
-    server.kill("SIGSTOP");
+    await server.kill("SIGSTOP");
     try {
       // All are done while Redis hangs: none waits for it, and none of what was asked lines up.
       for (let n = 0; n < 50; n++) {
@@ -276,7 +250,7 @@ describe("RedisVerdictStore", () => {
       }
       expect(store.health().degraded).toBe(true);
     } finally {
-      server.kill("SIGCONT");
+      await server.kill("SIGCONT");
     }
     await expect.poll(() => store.health().degraded, { timeout: 8000 }).toBe(false);
     await store.rememberVerdict("b", infected);
@@ -302,7 +276,7 @@ describe("RedisVerdictStore", () => {
     await raw.config("SET", "requirepass", "another");
     await raw.auth("another");
     try {
-      const store = unconnected({ url: `redis://127.0.0.1:${port}`, password });
+      const store = unconnected({ url: server.url, password });
       await expect.poll(() => logged.length, { timeout: 5000 }).toBeGreaterThan(0);
       await store.rememberVerdict("a", clean);
       expect(await store.verdict("a")).toEqual(clean);
