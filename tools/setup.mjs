@@ -8,7 +8,9 @@ export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 /** Runs `npm ci` unless these very packages are installed already. Ends the process when it fails. */
 export function ensurePackages() {
-  const wanted = createHash("sha256").update(readFileSync(`${ROOT}package-lock.json`)).digest("hex");
+  const wanted = createHash("sha256")
+    .update(readFileSync(`${ROOT}package-lock.json`))
+    .digest("hex");
   const stamp = `${ROOT}node_modules/.installed-from`;
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
   console.error("Installing packages (npm ci) …");

@@ -19,7 +19,7 @@ export interface IcapServiceOptions {
   /** Milliseconds. */
   readonly timeouts?: Partial<IcapTimeouts>;
   readonly limits?: Partial<IcapLimits>;
-  /** Milliseconds since any fixed moment; `Date.now` by default. */
+  /** Milliseconds since any fixed moment; `performance.now` by default. */
   readonly clock?: () => number;
 }
 

@@ -1,4 +1,5 @@
 /** JSON lines for operators. What is secret is never handed to the log; redaction is the last line of defence, not the first. */
+import { GatewayError } from "../errors.ts";
 import { type DestinationStream, type Logger, pino, stdTimeFunctions } from "pino";
 
 export type { Logger } from "pino";
@@ -124,17 +125,27 @@ function namesOf(media: LoggedMedia): Record<string, unknown> {
   return media.encrypted ? { encrypted: true } : { encrypted: false, serverName: media.serverName, mediaId: media.mediaId };
 }
 
-/** Only what every error has: libraries hang requests, with their headers, on theirs. */
-function describeError(error: unknown, depth = 0): Record<string, unknown> {
+/**
+ * Only what every error has: libraries hang requests, with their headers, on theirs. A stack is shown where nobody foresaw the error: of
+ * the failures that `errors.ts` knows, code and message tell all.
+ */
+function describeError(error: unknown, depth = 0, surprising = isSurprising(error)): Record<string, unknown> {
   if (!(error instanceof Error)) return { type: typeof error };
   const code = "code" in error && typeof error.code === "string" ? { code: error.code } : {};
+  const showsStack = surprising && !(error instanceof GatewayError) && error.stack !== undefined;
   return {
     type: error.name,
     ...code,
     message: error.message.slice(0, LONGEST_TEXT),
-    ...(depth === 0 && error.stack !== undefined ? { stack: frames(error.stack) } : {}),
-    ...(error.cause === undefined || depth >= CAUSE_DEPTH ? {} : { cause: describeError(error.cause, depth + 1) }),
+    ...(showsStack ? { stack: frames(error.stack ?? "") } : {}),
+    ...(error.cause === undefined || depth >= CAUSE_DEPTH
+      ? {}
+      : { cause: describeError(error.cause, depth + 1, surprising && !showsStack) }),
   };
+}
+
+function isSurprising(error: unknown): boolean {
+  return !(error instanceof GatewayError) || error.code === "internal";
 }
 
 /** The stack without the message, which stands beside it. */

@@ -146,7 +146,11 @@ export class Pipeline {
       return { examined: await waitFor(own, deadline.signal) };
     } catch (error) {
       // The scan goes on, and its verdict is kept; only the bytes have nobody to go to.
-      own.then((examined) => examined.close()).catch((late: unknown) => this.#options.events.abandoned(late));
+      own
+        .then((examined) => examined.close())
+        .catch((late: unknown) => {
+          if (late !== error) this.#options.events.abandoned(late);
+        });
       throw error;
     }
   }
