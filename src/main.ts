@@ -4,10 +4,12 @@ import { enableCompileCache, findPackageJSON } from "node:module";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { setFlagsFromString } from "node:v8";
 import type { Config } from "./config/load.ts";
 import type { Gateway } from "./gateway.ts";
 import type { Logger } from "./observability/log.ts";
 
+keepYoungGenerationSmall();
 cacheCompiledCode();
 const { ConfigError, loadConfig } = await import("./config/load.ts");
 
@@ -129,6 +131,14 @@ function stopRequested(log: Logger): Promise<NodeJS.Signals> {
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
   return promise;
+}
+
+/**
+ * Media passes through buffers that live for an instant. A young generation that grows with the load collects them late: `npm run bench:memory`
+ * shows 60 MB more at its peak, and is slower.
+ */
+function keepYoungGenerationSmall(): void {
+  setFlagsFromString("--semi-space-growth-factor=1");
 }
 
 /** Saves a fifth of the time to start. */
