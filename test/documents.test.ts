@@ -1,0 +1,86 @@
+import { existsSync } from "node:fs";
+import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { loadConfig } from "../src/config/load.ts";
+import { type ErrorCode, GatewayError } from "../src/errors.ts";
+
+const ROOT = join(import.meta.dirname, "..");
+
+/** All of them: the compiler sees to it. */
+const CODES: Record<ErrorCode, true> = {
+  malformed_request: true,
+  request_too_large: true,
+  bad_media_id: true,
+  bad_parameter: true,
+  bad_decryption: true,
+  failed_to_decrypt: true,
+  missing_token: true,
+  unknown_token: true,
+  not_found: true,
+  not_yet_uploaded: true,
+  homeserver_failed: true,
+  infected: true,
+  unscannable: true,
+  too_large: true,
+  type_forbidden: true,
+  scanner_unavailable: true,
+  still_scanning: true,
+  no_room: true,
+  shutting_down: true,
+  rate_limited: true,
+  unrecognized_route: true,
+  method_not_allowed: true,
+  client_gone: true,
+  internal: true,
+};
+
+describe("docs/errors.md", () => {
+  it("has each error as clients get it", async () => {
+    const text = await readFile(join(ROOT, "docs/errors.md"), "utf8");
+    const rows = text.split("\n").filter((line) => line.startsWith("| `"));
+    const documented = rows.map((row) =>
+      row
+        .split("|")
+        .slice(1, 6)
+        .map((cell) => cell.trim()),
+    );
+    expect(documented).toEqual(Object.keys(CODES).map((code) => rowOf(new GatewayError(code as ErrorCode))));
+  });
+});
+
+function rowOf({ code, status, body, headers }: GatewayError): string[] {
+  const form = !("reason" in body) ? "matrix" : "errcode" in body ? "both" : "scanner";
+  return [`\`${code}\``, String(status), form, `\`${String(body["errcode"] ?? body["reason"])}\``, headers["retry-after"] ?? "–"];
+}
+
+describe("docs/deployment.md", () => {
+  it("has a configuration that works, with nothing to warn of", async () => {
+    const text = await readFile(join(ROOT, "docs/deployment.md"), "utf8");
+    const [, yaml] = /```yaml\n(.*?)```/s.exec(text) ?? [];
+    const directory = await mkdtemp(join(tmpdir(), "documents-test-"));
+    try {
+      await writeFile(join(directory, "config.yaml"), yaml ?? "");
+      expect((await loadConfig(join(directory, "config.yaml"))).warnings).toEqual([]);
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  });
+});
+
+describe("the documents", () => {
+  it("link to files that are there", async () => {
+    const names = [...(await readdir(ROOT)), ...(await readdir(join(ROOT, "docs"))).map((name) => `docs/${name}`)];
+    const documents = names.filter((name) => name.endsWith(".md"));
+    expect(documents).toContain("README.md");
+    const broken: string[] = [];
+    for (const document of documents) {
+      const text = await readFile(join(ROOT, document), "utf8");
+      for (const [, target = ""] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)/g)) {
+        if (!existsSync(join(ROOT, dirname(document), target))) broken.push(`${document}: ${target}`);
+      }
+    }
+    expect(broken).toEqual([]);
+  });
+});
