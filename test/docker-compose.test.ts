@@ -17,6 +17,8 @@ interface Service {
   readonly privileged?: boolean;
   readonly security_opt?: readonly string[];
   readonly tmpfs?: readonly string[];
+  readonly mem_limit?: string;
+  readonly memswap_limit?: string;
   readonly command?: readonly string[];
   readonly entrypoint?: readonly string[];
   readonly healthcheck?: unknown;
@@ -47,10 +49,18 @@ function bytes(text: string): number {
   return Number(number) * 1024 ** " kmg".indexOf(unit.toLowerCase() || " ");
 }
 
-/** The size of the tmpfs that a container has at this path. */
-function tmpfsSize(name: string, path: string): number {
+/** An option, such as its size, of the tmpfs that a container has at this path. */
+function tmpfs(name: string, path: string, option: "size" | "nr_inodes" = "size"): number {
   const options = service(name).tmpfs?.find((mount) => mount.startsWith(`${path}:`));
-  return bytes(/[:,]size=(\w+)/.exec(options ?? "")?.[1] ?? "none");
+  return bytes(new RegExp(`[:,]${option}=(\\w+)`).exec(options ?? "")?.[1] ?? "none");
+}
+
+/** What the entries of a zip unpack to, by its central directory. */
+function unpackedSizes(zip: Buffer): number[] {
+  const sizes: number[] = [];
+  let at = zip.readUInt32LE(zip.lastIndexOf(Buffer.from("PK\x05\x06", "latin1")) + 16);
+  for (; zip.toString("latin1", at, at + 4) === "PK\x01\x02"; at += 46 + zip.readUInt16LE(at + 28)) sizes.push(zip.readUInt32LE(at + 24));
+  return sizes;
 }
 
 describe("docker-compose.yml", () => {
@@ -153,29 +163,49 @@ describe("the sizes", () => {
   };
   const largest = bytes(config.scan.max_file_size);
   const connections = config.icap[0]?.max_connections ?? 0;
+  const [processes, each] = ["MaxServers", "ThreadsPerChild"].map((name) => Number(setting("docker/c-icap/c-icap.conf", name)));
+  const threads = (processes ?? Number.NaN) * (each ?? Number.NaN);
+  const clamd = (name: string): number => bytes(setting("docker/clamd.conf", name));
+  /** What clamd's temporary folder takes: docker/clamd.conf says why. */
+  const clamdTakes = threads * clamd("StreamMaxLength") + clamd("MaxThreads") * 3 * clamd("MaxScanSize");
 
   it("no limit of c-icap and clamd is below the gateway's", () => {
     expect(bytes(setting("docker/c-icap/c-icap.conf", "virus_scan.MaxObjectSize"))).toBeGreaterThan(largest);
-    for (const limit of ["StreamMaxLength", "MaxFileSize", "MaxScanSize"]) {
-      expect(bytes(setting("docker/clamd.conf", limit))).toBeGreaterThan(largest);
-    }
+    expect(clamd("StreamMaxLength")).toBeGreaterThan(largest);
+    // An archive counts with what it unpacks to: here, one that holds what can't be compressed.
+    for (const limit of ["MaxFileSize", "MaxScanSize"]) expect(clamd(limit)).toBeGreaterThan(2 * largest);
   });
 
-  it("clamd tells what exceeds its limits, and the canary for it does", () => {
+  it("clamd tells what exceeds its limits, and the canary for it does, by its sum and by no entry", () => {
     expect(setting("docker/clamd.conf", "AlertExceedsMax")).toBe("yes");
     expect(setting("docker/clamd.conf", "AlertEncrypted")).toBe("yes");
     expect(config.icap[0]?.canary).toEqual(["plain", "zip", "pdf", "expand", "encrypted"]);
-    const unpacked = buildCanary("expand").bytes.readUInt32LE(22);
-    expect(unpacked).toBeGreaterThan(bytes(setting("docker/clamd.conf", "MaxScanSize")));
+    const sizes = unpackedSizes(buildCanary("expand").bytes);
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBeGreaterThan(clamd("MaxScanSize"));
+    expect(Math.max(...sizes)).toBeLessThan(clamd("MaxFileSize"));
   });
 
-  it("what is decrypted fits into the temporary folders, all scans together", () => {
-    for (const name of ["c-icap", "clamd"]) expect(tmpfsSize(name, "/tmp")).toBeGreaterThan(connections * largest);
+  it("c-icap has threads for the gateway's connections and some more, and room for what all of them receive", () => {
+    expect(threads).toBeGreaterThan(connections + 1);
     expect(setting("docker/c-icap/c-icap.conf", "TmpDir")).toBe("/tmp");
+    expect(tmpfs("c-icap", "/tmp")).toBeGreaterThan(1.5 * threads * largest);
+  });
+
+  it("clamd has room for all that c-icap sends and all that it unpacks at once, and 2 copies of the signatures", () => {
+    expect(clamd("MaxThreads")).toBeLessThanOrEqual(connections);
     expect(setting("docker/clamd.conf", "TemporaryDirectory")).toBe("/tmp");
+    expect(bytes(service("clamd").mem_limit ?? "none")).toBeGreaterThanOrEqual(clamdTakes + 2 * bytes("1536m"));
+  });
+
+  it("clamd is out of memory before its temporary folder is full, and nothing is swapped to a disk", () => {
+    const limit = bytes(service("clamd").mem_limit ?? "none");
+    expect(tmpfs("clamd", "/tmp")).toBeGreaterThan(limit);
+    // An inode of tmpfs and its name take more than 512 bytes of the memory that is counted.
+    expect(512 * tmpfs("clamd", "/tmp", "nr_inodes")).toBeGreaterThanOrEqual(limit);
+    expect(service("clamd").memswap_limit).toBe(service("clamd").mem_limit);
   });
 
   it("the gateway's spool fits into its own", () => {
-    expect(tmpfsSize("gateway", config.scan.temp_directory)).toBeGreaterThanOrEqual(bytes(config.scan.spool.disk));
+    expect(tmpfs("gateway", config.scan.temp_directory)).toBeGreaterThanOrEqual(bytes(config.scan.spool.disk));
   });
 });

@@ -5,26 +5,15 @@ import { IcapError, type IcapScanResult, IcapService } from "../../icap/index.ts
 import { buildCanary } from "../../src/scan/canary-samples.ts";
 import { type CIcap, DEBIAN_VIRUS_SCAN, startCIcap, VIRUS_SCAN } from "../support/peers/c-icap.ts";
 import { type Clamd, EICAR_THREAT, startClamd } from "../support/peers/clamd.ts";
+import { tar } from "../support/peers/tar.ts";
 
 const MB = 1_000_000;
 const INFECTED = { outcome: "infected", threat: EICAR_THREAT };
 const CLEAN = { outcome: "clean", how: "204" };
 
-/** A member of a tar (POSIX.1-1988 ustar). */
-function member(name: string, bytes: Buffer): Buffer {
-  const header = Buffer.alloc(512);
-  header.write(name);
-  header.write("0000644\0".padEnd(24, "0000000\0"), 100);
-  header.write(`${bytes.length.toString(8).padStart(11, "0")}\0${"0".repeat(11)}\0        0`, 124);
-  header.write("ustar\u000000", 257);
-  const sum = header.reduce((total, byte) => total + byte, 0);
-  header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
-  return Buffer.concat([header, bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)]);
-}
-
 /** A tar of that many random bytes and then EICAR in a zip. */
 function infectedAtTheEnd(size: number): Buffer {
-  return Buffer.concat([member("noise.bin", randomBytes(size)), member("last.zip", buildCanary("zip").bytes), Buffer.alloc(1024)]);
+  return tar(["noise.bin", randomBytes(size)], ["last.zip", buildCanary("zip").bytes]);
 }
 
 interface Steps {

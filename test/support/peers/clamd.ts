@@ -27,6 +27,13 @@ export class Clamd extends Peer {
     return `${this.directory}/clamd.sock`;
   }
 
+  /** Those to its Unix socket, also ones that it has not accepted yet: c-icap makes one for each file, once it has all of the file. */
+  async connections(): Promise<number> {
+    const sockets = await this.machine.read("/proc/net/unix");
+    // One is the socket that listens.
+    return sockets.split("\n").filter((line) => line.endsWith(` ${this.socket}`)).length - 1;
+  }
+
   /** What clamd says of these bytes: `stream: OK`, `stream: NAME FOUND` or `… ERROR`. */
   async scan(bytes: Uint8Array): Promise<string> {
     const size = Buffer.alloc(4);
