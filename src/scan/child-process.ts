@@ -1,4 +1,4 @@
-/** Runs a program by itself: no shell, no input, no output, and all that it starts goes with it. */
+/** Runs a program by itself: no shell, no input, no output, and its process group ends when it does. */
 import { spawn } from "node:child_process";
 
 export interface ChildEnd {
@@ -8,7 +8,8 @@ export interface ChildEnd {
 }
 
 /**
- * Resolves when the program has ended. An abort kills its whole process group, and then rejects once it is gone.
+ * Resolves when the program has ended; what it left running in its process group is killed then. An abort kills the whole group, and then
+ * rejects once the program is gone.
  * @throws the error of the system when it can't be started; the signal's reason.
  */
 export async function runChild(
@@ -29,6 +30,8 @@ export async function runChild(
     });
     child.once("exit", (code, endSignal) => {
       signal.removeEventListener("abort", kill);
+      // What it started in the background could go on with the file. Its number is not given to another group while this one has members.
+      kill();
       if (signal.aborted) reject(signal.reason as Error);
       else resolve({ code, signal: endSignal });
     });
@@ -40,6 +43,6 @@ function killGroup(pid: number | undefined): void {
   try {
     process.kill(-pid, "SIGKILL");
   } catch {
-    // It has just ended by itself.
+    // Nobody is left in it.
   }
 }

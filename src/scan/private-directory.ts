@@ -3,15 +3,16 @@
  * that this process listens on: process IDs would mislead where containers share a directory. One whose socket nobody listens on any more was left behind
  * by a process that died, and is removed.
  */
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { constants } from "node:fs";
-import { lstat, mkdtemp, open, readdir, rm, statfs, type FileHandle } from "node:fs/promises";
+import { chmod, lstat, mkdtemp, open, readdir, rename, rm, rmdir, statfs, unlink, type FileHandle } from "node:fs/promises";
 import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
 
 const PREFIX = "matrix-icap-gateway-script-";
 const SOCKET = "alive";
-/** Milliseconds that a new directory may take to get its socket. */
+/** Milliseconds that a new directory, empty, may take to get its socket. */
 const SETTLING = 60_000;
 /** `f_type` of tmpfs and ramfs, statfs(2). */
 const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
@@ -36,9 +37,8 @@ export class PrivateDirectory {
     this.#server = server;
   }
 
-  /** Removes what dead processes left in `parent`, and makes a directory there. @throws the system's errors. */
+  /** Makes a directory in `parent`. @throws the system's errors. */
   static async open(parent: string): Promise<PrivateDirectory> {
-    await removeLeftovers(parent);
     const path = await mkdtemp(join(parent, PREFIX));
     try {
       const server = createServer((socket) => socket.destroy()).listen(join(path, SOCKET));
@@ -46,7 +46,7 @@ export class PrivateDirectory {
       server.unref();
       return new PrivateDirectory(path, MEMORY_FILE_SYSTEMS.has((await statfs(path)).type), server);
     } catch (error) {
-      await rm(path, { recursive: true, force: true });
+      await removeTree(path);
       throw error;
     }
   }
@@ -58,7 +58,7 @@ export class PrivateDirectory {
       const path = join(folder, "media");
       return { folder, path, handle: await open(path, FLAGS, 0o600) };
     } catch (error) {
-      await rm(folder, { recursive: true, force: true });
+      await removeTree(folder);
       throw error;
     }
   }
@@ -70,28 +70,81 @@ export class PrivateDirectory {
     );
   }
 
-  /** Removes it with all that is in it. Idempotent. */
+  /** Removes it with all that is in it. Idempotent. @throws the system's errors. */
   async remove(): Promise<void> {
     await new Promise((resolve) => this.#server.close(resolve));
-    await rm(this.path, { recursive: true, force: true });
+    await removeTree(this.path);
   }
 }
 
-async function removeLeftovers(parent: string): Promise<void> {
+/**
+ * Removes a folder with all that is in it, also where somebody's archive was unpacked: folders that may not be read or written, and paths longer
+ * than the system takes. Follows no links. Removes what it can before it throws. Nothing there is success.
+ * @throws the system's error for the first thing that could not be removed.
+ */
+export async function removeTree(path: string): Promise<void> {
+  try {
+    await rm(path, { recursive: true, force: true });
+  } catch {
+    await dismantle(path);
+  }
+}
+
+/** Every folder is opened and moved up to the root before it is emptied, so that no path grows with the depth. */
+async function dismantle(root: string): Promise<void> {
+  const failures: unknown[] = [];
+  const note = (error: unknown): void => void failures.push(error);
+  await unlock(root);
+  const folders = [root];
+  for (const folder of folders) {
+    // Names as they are: they need not be UTF-8.
+    const entries = await readdir(folder, { withFileTypes: true, encoding: "buffer" }).catch(note);
+    for (const entry of entries ?? []) {
+      const path = Buffer.concat([Buffer.from(`${folder}/`), entry.name]);
+      if (entry.isDirectory()) {
+        await unlock(path);
+        const above = join(root, randomUUID());
+        await rename(path, above).then(() => folders.push(above), note);
+      } else {
+        await unlink(path).catch(note);
+      }
+    }
+  }
+  for (const folder of folders.toReversed()) await rmdir(folder).catch(note);
+  if (failures.length > 0) throw failures[0];
+}
+
+/** Where it can't be done, the next step tells. Whoever could put a link here meanwhile is this user, and could do the same himself. */
+async function unlock(folder: string | Buffer): Promise<void> {
+  await chmod(folder, 0o700).catch(() => undefined);
+}
+
+/**
+ * Removes what dead processes of this user left in `parent`, and gives the paths of what could not be removed.
+ * @throws the system's error when `parent` can't be read.
+ */
+export async function removeLeftovers(parent: string): Promise<string[]> {
+  const remaining: string[] = [];
   for (const name of await readdir(parent)) {
     const path = join(parent, name);
-    if (name.startsWith(PREFIX) && (await isLeftover(path))) await rm(path, { recursive: true, force: true });
+    if (!name.startsWith(PREFIX) || !(await isLeftover(path))) continue;
+    await removeTree(path).catch(() => remaining.push(path));
   }
+  return remaining;
 }
 
 async function isLeftover(path: string): Promise<boolean> {
   try {
     const stats = await lstat(path);
     if (!stats.isDirectory() || stats.uid !== process.getuid?.()) return false;
+    // A script may have closed it.
+    if ((stats.mode & 0o700) !== 0o700) await chmod(path, 0o700);
+    // Files come only after the socket: where there are some and no socket then, there is none any more.
+    const isEmpty = (await readdir(path)).length === 0;
     const listener = await listenerAt(join(path, SOCKET));
-    return listener === "dead" || (listener === "none" && Date.now() - stats.mtimeMs > SETTLING);
+    return listener === "dead" || (listener === "none" && (!isEmpty || Date.now() - stats.mtimeMs > SETTLING));
   } catch {
-    // Gone in the meantime, or not ours to look into.
+    // Gone in the meantime.
     return false;
   }
 }

@@ -2,12 +2,12 @@
  * A script as scanner, in the manner of the existing content scanners: it is run with the path of the decrypted file as its only argument, and
  * its exit status is the verdict. 0 is clean; what tells that it could not be run or was cut off is no verdict; any other is infected.
  */
-import { lstat, rm, stat } from "node:fs/promises";
+import { lstat, stat } from "node:fs/promises";
 import { GatewayError } from "../errors.ts";
-import { Line } from "./admission.ts";
+import { Line } from "./line.ts";
 import { runChild, type ChildEnd } from "./child-process.ts";
 import { Deadline, waitFor } from "./deadline.ts";
-import { PrivateDirectory, type PrivateFile } from "./private-directory.ts";
+import { PrivateDirectory, removeLeftovers, removeTree, type PrivateFile } from "./private-directory.ts";
 import type { Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 import { ScriptFile, type ScriptState } from "./script-file.ts";
 
@@ -51,7 +51,7 @@ export class ScriptScanner implements Scanner {
   readonly #removal: readonly string[];
   readonly #closing = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
-  /** Folders of decrypted files that could not be removed. As long as there are any, no more are written. */
+  /** Folders of decrypted files that could not be removed, of this process and of dead ones. As long as there are any, no more are written. */
   readonly #leftovers = new Set<string>();
   #script: ScriptState = { problem: "the script has not been looked at yet" };
   #tag: string | undefined;
@@ -110,7 +110,12 @@ export class ScriptScanner implements Scanner {
     this.#closing.abort(new GatewayError("shutting_down"));
     clearInterval(this.#timer);
     await Promise.allSettled([...this.#running, this.#check]);
-    await this.#directory?.remove();
+    try {
+      await this.#directory?.remove();
+    } catch (error) {
+      // The next start finds it, and does not go on without having removed it.
+      this.#options.log.error({ scanner: this.name, why: codeOf(error) }, "decrypted files could not be removed");
+    }
   }
 
   async #scanInTurn(subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {
@@ -172,7 +177,7 @@ export class ScriptScanner implements Scanner {
   async #remove(file: PrivateFile): Promise<void> {
     if (this.#removal.length > 0 && this.#removal.join(" ") !== "rm") await this.#runRemoval(file);
     try {
-      await rm(file.folder, { recursive: true, force: true });
+      await removeTree(file.folder);
     } catch (error) {
       this.#leftovers.add(file.folder);
       this.#options.log.error({ scanner: this.name, why: codeOf(error) }, "a decrypted file could not be removed");
@@ -217,7 +222,7 @@ export class ScriptScanner implements Scanner {
     this.#script = await this.#file.look();
     if ("tag" in this.#script) this.#tag = this.#script.tag;
     for (const folder of this.#leftovers) {
-      await rm(folder, { recursive: true, force: true }).then(
+      await removeTree(folder).then(
         () => this.#leftovers.delete(folder),
         () => false,
       );
@@ -236,7 +241,10 @@ export class ScriptScanner implements Scanner {
         await this.#directory.remove();
         this.#directory = undefined;
       }
-      this.#directory ??= await PrivateDirectory.open(this.#options.directory);
+      if (this.#directory === undefined) {
+        for (const left of await removeLeftovers(this.#options.directory)) this.#leftovers.add(left);
+        this.#directory = await PrivateDirectory.open(this.#options.directory);
+      }
       this.#directoryProblem = undefined;
     } catch (error) {
       this.#directoryProblem = `no directory for decrypted files could be made in ${this.#options.directory}: ${codeOf(error)}`;

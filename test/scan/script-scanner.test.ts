@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -126,6 +126,14 @@ describe("ScriptScanner", () => {
     expect(child).toBeGreaterThan(0);
     await expect.poll(async () => isRunning(child)).toBe(false);
     expect(await filesLeft()).toEqual([]);
+  });
+
+  it("kills what the script leaves running when it ends", async () => {
+    const scanner = await scannerOf({ script: await script("sleep 600 & echo $! >$ROOT/child") });
+    expect(await scanner.scan(subjectOf(), never)).toMatchObject({ outcome: "clean" });
+    const child = Number(await note("child"));
+    expect(child).toBeGreaterThan(0);
+    await expect.poll(async () => isRunning(child)).toBe(false);
   });
 
   it("kills the script when the scan is given up", async () => {
@@ -354,6 +362,54 @@ describe("the files that ScriptScanner makes", () => {
     expect(await filesLeft()).toEqual(["file"]);
   }, 30_000);
 
+  it("are removed from folders that an archive closed, or that are deeper than a path may be, and links are not followed", async () => {
+    await mkdir(join(root, "kept"));
+    await writeFile(join(root, "kept", "file"), "");
+    const path = await script(`
+      mkdir -p "$TMPDIR"/{read,none/inner}
+      for place in read none/inner $'\xff'; do cp "$1" "$TMPDIR/$place"; done
+      ln -s $ROOT/kept "$TMPDIR/read/link"
+      (cd "$TMPDIR"; for level in {1..40}; do name=$(printf "%0120d" $level); mkdir $name; cd $name; done; cp "$1" .; chmod 555 .)
+      chmod 555 "$TMPDIR/read"; chmod 0 "$TMPDIR/none/inner" "$TMPDIR/none"; chmod 555 "$TMPDIR" $ROOT/kept`);
+    const said = await asOrdinaryUser(`
+      const scanner = scannerOf(${JSON.stringify(path)});
+      await scanner.start();
+      say(await outcome(scanner), await outcome(scanner), scanner.health().ready, await filesLeft());
+      await scanner[Symbol.asyncDispose]();
+      say(await readdir(directory));`);
+    expect(said).toEqual(["clean", "clean", true, [], []]);
+    expect((await stat(join(root, "kept"))).mode & 0o777).toBe(0o555);
+    expect(await readdir(join(root, "kept"))).toEqual(["file"]);
+  });
+
+  it("block as long as they can't be removed, whoever left them, and never keep the gateway from ending", async () => {
+    // No folder is removed from one that may not be written to.
+    const said = await asOrdinaryUser(`
+      const scanner = scannerOf(${JSON.stringify(await script("exit 0"))});
+      await scanner.start();
+      await chmod(directory, 0o555);
+      await scanner[Symbol.asyncDispose]();
+      await utimes(join(directory, (await readdir(directory))[0]), 1, 1);
+      const next = scannerOf("true");
+      await next.start();
+      say(next.health().ready, next.health().problems.join(), await outcome(next));
+      await chmod(directory, 0o755);
+      say(await outcome(next), next.health().ready, (await readdir(directory)).length);
+      await next[Symbol.asyncDispose]();
+      say(await readdir(directory), errors);`);
+    const problem: unknown = expect.stringContaining(`could not be removed: ${temporary}/matrix-icap-gateway-script-`);
+    const blocked = [false, problem, "scanner_unavailable"];
+    expect(said).toEqual(blocked.concat("clean", true, 1, [[]], [["decrypted files could not be removed"]]));
+  });
+
+  it("are removed at the next start, however young, where the gateway ended while it removed them", async () => {
+    const left = join(temporary, "matrix-icap-gateway-script-abcdef", "file-1");
+    await mkdir(left, { recursive: true });
+    await writeFile(join(left, "media"), "secret");
+    await scannerOf({ script: "true" });
+    expect(await filesLeft()).toEqual([]);
+  });
+
   it("go where nobody else may look, and health says whether that is a tmpfs", async () => {
     const scanner = await scannerOf({ script: "true" });
     const [name = ""] = await readdir(temporary);
@@ -375,6 +431,40 @@ describe("the files that ScriptScanner makes", () => {
     expect(await scanner.scan(subjectOf(), never)).toMatchObject({ outcome: "clean" });
   });
 });
+
+/** Root may do anything with any folder, so a test by root says nothing of others. */
+const ORDINARY_USER = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : undefined;
+
+/** Runs these lines, which make scanners and `say` things, in a process of a user who is not root; gives what they said. */
+async function asOrdinaryUser(lines: string): Promise<unknown[]> {
+  const program = `
+    import { chmod, readdir, utimes } from "node:fs/promises";
+    import { join } from "node:path";
+    import { ScriptScanner } from ${JSON.stringify(new URL("../../src/scan/script-scanner.ts", import.meta.url).href)};
+    const directory = ${JSON.stringify(temporary)};
+    const errors = [];
+    const log = { warn() {}, error: (_details, message) => errors.push(message) };
+    const scannerOf = (script) => new ScriptScanner({ script, directory, timeout: 20_000, exitCodesToIgnore: [], maxConcurrent: 1, log });
+    const subject = { size: 6, type: undefined, async *open() { yield Buffer.from("secret"); } };
+    const outcome = (scanner) => scanner.scan(subject, new AbortController().signal).then((verdict) => verdict.outcome, (error) => error.code);
+    const filesLeft = async () => (await readdir(directory, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile());
+    const said = [];
+    const say = (...things) => said.push(...things);
+    ${lines}
+    process.stdout.write(JSON.stringify(said));`;
+  if (ORDINARY_USER !== undefined) {
+    for (const path of [root, ...(await readdir(root)).map((name) => join(root, name))])
+      await chown(path, ORDINARY_USER.uid, ORDINARY_USER.gid);
+  }
+  const child = spawn(process.execPath, ["--input-type=module-typescript", "-e", program], {
+    stdio: ["ignore", "pipe", "inherit"],
+    cwd: "/",
+    ...ORDINARY_USER,
+  });
+  let output = "";
+  for await (const chunk of child.stdout) output += String(chunk);
+  return JSON.parse(output) as unknown[];
+}
 
 /** A process that was killed and that nobody has asked for yet (a zombie) does not run. */
 async function isRunning(pid: number): Promise<boolean> {
