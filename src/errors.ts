@@ -23,6 +23,7 @@ interface Answer {
 }
 
 const ANSWERS = {
+  bad_request: { status: 400, reason: "M_UNKNOWN", info: "Unrecognized request" },
   malformed_request: { status: 400, reason: "MCS_MALFORMED_JSON", info: "The request body is not what this endpoint expects" },
   request_too_large: { status: 413, reason: "MCS_MALFORMED_JSON", info: "The request body is too large" },
   bad_media_id: { status: 400, reason: "M_UNKNOWN", info: "Not a valid media ID or server name" },
@@ -35,6 +36,7 @@ const ANSWERS = {
   not_yet_uploaded: { status: 504, reason: "M_UNKNOWN", info: "The media has not been uploaded yet" },
   homeserver_failed: { status: 502, reason: "MCS_MEDIA_REQUEST_FAILED", info: "The media could not be fetched from the homeserver" },
   infected: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "***VIRUS DETECTED***" },
+  modified: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The scanner replaced the media, so it is blocked" },
   unscannable: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media can't be scanned, so it is blocked" },
   too_large: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media is too large to be scanned" },
   type_forbidden: { status: 403, reason: "MCS_MIME_TYPE_FORBIDDEN", info: "Media of this type is not allowed" },
@@ -75,6 +77,7 @@ export interface GatewayErrorOptions {
 
 const FORMS: Partial<Record<ErrorCode, { form: ErrorForm; errcode: string }>> = {
   rate_limited: { form: "matrix", errcode: "M_LIMIT_EXCEEDED" },
+  bad_request: { form: "matrix", errcode: "M_UNRECOGNIZED" },
   unrecognized_route: { form: "matrix", errcode: "M_UNRECOGNIZED" },
   method_not_allowed: { form: "matrix", errcode: "M_UNRECOGNIZED" },
   unknown_token: { form: "both", errcode: "M_UNKNOWN_TOKEN" },
@@ -128,4 +131,9 @@ function bodyOf(code: ErrorCode, answer: Answer, options: GatewayErrorOptions, r
 /** The error as it is, or wrapped as `internal`: nothing that was not born here reaches a client with its own text. */
 export function asGatewayError(error: unknown): GatewayError {
   return error instanceof GatewayError ? error : new GatewayError("internal", { cause: error });
+}
+
+/** The system's or a library's name for an error (`ENOENT`, `UND_ERR_SOCKET`); undefined for one without a name, and for what is no error. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }

@@ -33,7 +33,10 @@ export interface Gateway extends AsyncDisposable {
 }
 
 /** Milliseconds; below what orchestrators usually grant between SIGTERM and SIGKILL. */
-export const SHUTDOWN_LIMIT = 20_000;
+const SHUTDOWN_LIMIT = 20_000;
+
+/** Milliseconds that all canaries of one service may take together. */
+const CANARY_TIMEOUT = 30_000;
 
 /**
  * Starts everything; resolves when both listeners listen. Scanners prove themselves meanwhile: until they have, readiness says so and
@@ -79,11 +82,12 @@ export async function createGateway(config: Config, options: { readonly log: Log
     keys: new VerdictKeys(keys.deriveSecret("verdict keys")),
     admission,
     // Half of the narrowest scanner: media that arrive slowly leave the other half to those that are there.
-    liveScans: Math.max(1, Math.floor(Math.min(...scanners.map((scanner) => scanner.capacity)) / 2)),
+    liveScans: () => Math.floor(Math.min(...scanners.map((scanner) => scanner.capacity)) / 2),
     // Pieces in flight and spools share what may be held in memory.
     streams: Math.max(1, Math.floor(config.scan.spool.memory / 2 / PIECE_SIZE)),
     maxFileSize: config.scan.max_file_size,
     wait: config.scan.wait,
+    sendsTokens: config.download.base_homeserver_url !== undefined,
     timeout: config.scan.timeout,
     events: reports,
   });
@@ -210,9 +214,6 @@ function openScanners({ icap, scan, result_cache }: Config, log: Logger, reports
 function cutOff(listener: Listener): Promise<void> {
   return listener.close(AbortSignal.abort());
 }
-
-/** Milliseconds that all canaries of one service may take together. */
-const CANARY_TIMEOUT = 30_000;
 
 async function openListeners(
   config: Config,

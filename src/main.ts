@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { setFlagsFromString } from "node:v8";
 import type { Config } from "./config/load.ts";
+import { codeOf } from "./errors.ts";
 import type { Gateway } from "./gateway.ts";
 import type { Logger } from "./observability/log.ts";
 
@@ -67,7 +68,7 @@ function parseCommandLine(args: readonly string[]) {
       },
     });
   } catch (error) {
-    if (!(error instanceof TypeError && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS"))) throw error;
+    if (!(error instanceof TypeError) || codeOf(error)?.startsWith("ERR_PARSE_ARGS") !== true) throw error;
     throw new UsageError(error.message.split(". ", 1)[0], { cause: error });
   }
 }

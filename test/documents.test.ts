@@ -10,6 +10,7 @@ const ROOT = join(import.meta.dirname, "..");
 
 /** All of them: the compiler sees to it. */
 const CODES: Record<ErrorCode, true> = {
+  bad_request: true,
   malformed_request: true,
   request_too_large: true,
   bad_media_id: true,
@@ -22,6 +23,7 @@ const CODES: Record<ErrorCode, true> = {
   not_yet_uploaded: true,
   homeserver_failed: true,
   infected: true,
+  modified: true,
   unscannable: true,
   too_large: true,
   type_forbidden: true,

@@ -3,10 +3,14 @@ import { randomBytes } from "node:crypto";
 import { chmod, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import { parse } from "yaml";
 import { IcapServer, signatureService } from "../icap/index.ts";
 import { EICAR } from "../src/scan/canary-samples.ts";
 import { startGateway, TOKEN } from "./support/real-gateway.ts";
+
+/** The first bytes of a JPEG file. */
+const JPEG = Buffer.from("ffd8ffe000104a46494600010100000100010000ffdb", "hex");
 
 async function scratch(): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "mig-operator-"));
@@ -33,14 +37,26 @@ async function icapServer(): Promise<{ url: string; server: IcapServer }> {
 describe("a configuration of the existing Python scanner", () => {
   it("starts although its script is missing: not ready, 503, and ready once the script is there", async () => {
     const directory = await scratch();
-    const missing = join(directory, "scan.sh");
-    await using gateway = await startGateway({ scan: { script: missing, temp_directory: directory } });
+    const file = join(import.meta.dirname, "fixtures/config/python-scanner.yaml");
+    const document = parse(await readFile(file, "utf8")) as Record<string, Record<string, unknown>>;
+    const missing = join(directory, "example.sh");
+    const { base_homeserver_url: _homeserver, proxy: _proxy, ...download } = document["download"] ?? {};
+    await using gateway = await startGateway({
+      ...document,
+      // Other ports, folders and servers, since this is another machine; all else is as it stands in the file.
+      web: { ...document["web"], port: 0 },
+      scan: { ...document["scan"], script: missing, temp_directory: directory },
+      download,
+      crypto: { ...document["crypto"], request_secret_path: undefined, pickle_path: join(directory, "pickle") },
+    });
     expect((await gateway.readiness()).status).toBe(503);
-    const mxc = gateway.put(Buffer.from("text"));
+    const mxc = gateway.put(JPEG);
     const answer = await gateway.get(`download/${mxc}`, TOKEN);
     expect([answer.status, answer.json["reason"]]).toEqual([503, "M_UNKNOWN"]);
     await writeFile(missing, "#!/bin/sh\nexit 0\n", { mode: 0o755 });
     expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(200);
+    expect((await gateway.get(`download/${gateway.put(Buffer.from("text"))}`, TOKEN)).json["reason"]).toBe("MCS_MIME_TYPE_FORBIDDEN");
+    expect(gateway.homeserver.requests.at(-1)?.headers["user-agent"]).toBe("matrix-content-scanner");
   });
 
   it("its script's exit statuses mean what they meant, and what is no verdict is 503 and not remembered", async () => {
@@ -123,6 +139,27 @@ describe("an operator's day", () => {
     expect([got.status, got.body.equals(bytes)]).toEqual([200, true]);
     await ended;
     await expect(fetch(`${gateway.url}/x`)).rejects.toThrow();
+  });
+
+  it("shutting down has a limit: what is not done by then is cut off", async () => {
+    const { url } = await icapServer();
+    await using gateway = await startGateway({ icap: [{ name: "antivirus", urls: [url] }] });
+    await expect.poll(async () => (await gateway.readiness()).status).toBe(200);
+    gateway.homeserver.behaviour = { stall: "headers" };
+    const answer = gateway.get(`download/${gateway.put(Buffer.from("text"))}`, TOKEN).then(
+      ({ status }) => status,
+      () => "cut off",
+    );
+    await expect.poll(() => gateway.homeserver.requests.length).toBe(1);
+
+    const limit = new AbortController();
+    const timer = vi.spyOn(AbortSignal, "timeout").mockReturnValueOnce(limit.signal);
+    onTestFinished(() => timer.mockRestore());
+    const ended = gateway.gateway.shutdown();
+    expect(timer).toHaveBeenCalledOnce();
+    limit.abort();
+    expect(["cut off", 503]).toContain(await answer);
+    await ended;
   });
 
   it("a start that fails leaves nothing listening", async () => {

@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { copyFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { stringify } from "yaml";
+import { FakeHomeserver } from "./support/fake-homeserver.ts";
 
 const MAIN = new URL("../src/main.ts", import.meta.url).pathname;
 const BIN = new URL("../bin/matrix-icap-gateway.mjs", import.meta.url).pathname;
@@ -55,12 +57,14 @@ class Run {
     });
   }
 
-  line(text: string): Promise<void> {
+  /** The first line with this text. */
+  line(text: string): Promise<string> {
     return new Promise((resolve) => {
       const look = (): void => {
-        if (!this.#lines.some((line) => line.includes(text))) return;
+        const found = this.#lines.find((line) => line.includes(text));
+        if (found === undefined) return;
         this.#waiting.delete(look);
-        resolve();
+        resolve(found);
       };
       this.#waiting.add(look);
       look();
@@ -183,6 +187,37 @@ describe("a running gateway", () => {
 
     expect(ended).toMatchObject({ code: 1, stderr: "" });
     expect(messages(ended).at(-1)).toBe("unexpected failure; the gateway ends");
+  });
+});
+
+describe("the gateway itself, as it is installed", () => {
+  it("ends on SIGTERM with exit status 0 when the request under way has its answer", async () => {
+    await using homeserver = await FakeHomeserver.start();
+    homeserver.addToken("alice");
+    const bytes = Buffer.alloc(1000, "media ");
+    homeserver.put("abc", { bytes, behaviour: { drip: { bytes: 100, pause: 100 } } });
+    const sections = {
+      web: { port: 0 },
+      admin: { port: 0 },
+      scan: { script: "/bin/true", temp_directory: directory },
+      download: { base_homeserver_url: homeserver.url },
+      crypto: { request_secret_path: join(directory, "request_secret") },
+    };
+    await writeFile(config, stringify(sections));
+    const run = new Run([process.execPath, BIN, "-c", config]);
+    const { address } = JSON.parse(await run.line('"listening"')) as { address: { port: number } };
+
+    const url = `http://127.0.0.1:${address.port}/_matrix/media_proxy/unstable/download/${homeserver.serverName}/abc`;
+    const answer = fetch(url, { headers: { authorization: "Bearer alice" } });
+    await expect.poll(() => homeserver.requests.length).toBe(1);
+    run.signal("SIGTERM");
+
+    const got = await answer;
+    expect([got.status, Buffer.from(await got.arrayBuffer()).equals(bytes)]).toEqual([200, true]);
+    const ended = await run.ended;
+    expect(ended).toMatchObject({ code: 0, signal: null, stderr: "" });
+    expect(messages(ended).slice(-3)).toEqual(["shutting down; requests that are under way may finish", "request", "bye"]);
+    expect((await readdir(directory)).filter((name) => ![".cache", "config.yaml", "request_secret"].includes(name))).toEqual([]);
   });
 });
 

@@ -28,12 +28,13 @@ export class OptionsCache {
     this.#clock = clock;
   }
 
-  /** @throws whatever the fetch throws; the signal's reason. */
-  async get(signal: AbortSignal): Promise<ServiceInfo> {
+  /** `fresh`: by a fetch that has not ended yet, whatever is remembered. @throws whatever the fetch throws; the signal's reason. */
+  async get(signal: AbortSignal, fresh = false): Promise<ServiceInfo> {
     signal.throwIfAborted();
     const now = this.#clock();
     const info = this.#info;
-    if (info === undefined || now >= this.#loadedAt + info.optionsTtl * 1000) return this.#join(this.#fetch ?? this.#begin(), signal);
+    if (fresh || info === undefined || now >= this.#loadedAt + info.optionsTtl * 1000)
+      return this.#join(this.#fetch ?? this.#begin(), signal);
     if (now >= this.#refreshAt && this.#fetch === undefined) this.#refresh(now);
     return info;
   }

@@ -55,13 +55,13 @@ export class IcapService implements AsyncDisposable {
   }
 
   /**
-   * What the service says of itself, from memory while that holds (Options-TTL).
+   * What the service says of itself, from memory while that holds (Options-TTL) and `fresh` is not asked for.
    * @throws IcapError but `body_size`; the signal's reason.
    */
-  async options(signal: AbortSignal): Promise<ServiceInfo> {
+  async options(signal: AbortSignal, { fresh = false }: { readonly fresh?: boolean } = {}): Promise<ServiceInfo> {
     try {
       this.#pool.closing.throwIfAborted();
-      return await this.#options.get(signal);
+      return await this.#options.get(signal, fresh);
     } catch (error) {
       throw this.#closedOr(error, signal);
     }
@@ -95,7 +95,10 @@ export class IcapService implements AsyncDisposable {
   }
 
   async #fetchOptions(signal: AbortSignal): Promise<ServiceInfo> {
-    const info = readServiceInfo(await this.#exchange(optionsRequest(this.#target), true, signal));
+    // In the background nobody else ends it, and a server may send a byte at a time.
+    const { connect, answer } = this.#rules.timeouts;
+    const limited = AbortSignal.any([signal, AbortSignal.timeout(Math.min(MAX_TIMEOUT, connect + 2 * answer))]);
+    const info = readServiceInfo(await this.#exchange(optionsRequest(this.#target), true, limited));
     this.#pool.allow(info.maxConnections);
     return info;
   }

@@ -59,9 +59,12 @@ const mediaType = checked((text) => {
   return MEDIA_TYPE.test(text.toLowerCase()) ? undefined : "must be a media type such as image/jpeg";
 }).transform((text) => text.toLowerCase());
 
-/** What the gateway must say itself, or what would get a client something other than the whole media as it is. */
+/**
+ * What the gateway must say itself, or what would get a client something other than the whole media as it is. The media room has the last
+ * word: it sends none of these, whatever gets past here. Authorization, which it counts among them, has messages of its own below.
+ */
 const RESERVED_HEADER =
-  /^(connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|http2-settings|expect|content-.*|accept-encoding|range|if-.*)$/i;
+  /^(accept-encoding|connection|content-.*|expect|http2-settings|if-.*|keep-alive|proxy-.*|range|te|trailer|transfer-encoding|upgrade)$/i;
 
 const headerName = checked((name) => {
   if (!/^[\w!#$%&'*+.^`|~-]{1,100}$/.test(name)) return "must be the name of an HTTP header";

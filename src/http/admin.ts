@@ -13,6 +13,10 @@ export interface AdminOptions {
   readonly metrics: { readonly contentType: string; render(): Promise<string> };
 }
 
+/**
+ * Not for clients: `GET /health/live` is 200 while the process answers at all; `GET /health/ready` is 200 with `status` `ready` or `degraded`,
+ * or 503 with `not ready`, and says in `problems` what an operator can mend; `GET /metrics` is for Prometheus.
+ */
 export function createAdminApp(options: AdminOptions): Hono {
   const app = new Hono();
   app.get("/health/live", (context) => context.json({ status: "live" }));

@@ -2,48 +2,29 @@
 import { Hono } from "hono";
 import { routePath } from "hono/route";
 import { GatewayError } from "../errors.ts";
-import type { Mxc } from "../media/source.ts";
-import type { Journal } from "../scan/request.ts";
+import type { RequestReport } from "../observability/reports.ts";
 import { COMMON_HEADERS } from "./common-headers.ts";
 import type { HttpEnv } from "./env.ts";
 import { errorAnswer } from "./errors.ts";
 import { type MediaRoutesOptions, mediaRoutes } from "./media-routes.ts";
+import type { Application } from "./server.ts";
 
-/** What one request came to. */
-export interface RequestReport {
-  readonly method: string;
-  /** The route's pattern, never the path: a path may name what nobody else should know. */
-  readonly route: string;
-  readonly status: number;
-  readonly error: GatewayError | undefined;
-  readonly mxc: Mxc | undefined;
-  readonly journal: Journal;
-  /** Milliseconds from the request's head to the last byte of the answer. */
-  readonly durationMs: number;
-  /** Bytes of media that were sent. */
-  readonly sent: number;
-  /** False when the client left, or the media failed, before the last byte. */
-  readonly complete: boolean;
-  readonly deliveryError: unknown;
-}
+export type { RequestReport } from "../observability/reports.ts";
 
 export interface AppOptions extends MediaRoutesOptions {
+  /** Called once for each request, when the last byte of its answer is out, or will never be. */
   readonly report: (report: RequestReport) => void;
 }
 
+/** What all paths of the content-scanner API begin with. */
 export const BASE_PATH = "/_matrix/media_proxy/unstable";
 
-/** The methods of each route; any other is answered 405. */
-const METHODS: readonly (readonly [path: string, allow: string])[] = [
-  ["/download/:serverName/:mediaId", "GET, HEAD, OPTIONS"],
-  ["/thumbnail/:serverName/:mediaId", "GET, HEAD, OPTIONS"],
-  ["/scan/:serverName/:mediaId", "GET, HEAD, OPTIONS"],
-  ["/public_key", "GET, HEAD, OPTIONS"],
-  ["/download_encrypted", "POST, OPTIONS"],
-  ["/scan_encrypted", "POST, OPTIONS"],
-];
-
-export function createApp(options: AppOptions): Hono<HttpEnv> {
+/**
+ * The listener that clients reach: the content-scanner API under `BASE_PATH`, and nothing else. Every answer, an error too, carries CORS
+ * headers and must not be cached; `OPTIONS` is 200 on any path. An error's answer is what its `GatewayError` says, and whatever is
+ * thrown that is none is `internal`.
+ */
+export function createApp(options: AppOptions): Application {
   const app = new Hono<HttpEnv>();
   app.use(async (context, next) => {
     const started = performance.now();
@@ -66,12 +47,22 @@ export function createApp(options: AppOptions): Hono<HttpEnv> {
   });
   app.options("*", (context) => context.body(null, 200));
   app.route(BASE_PATH, mediaRoutes(options));
-  for (const [path, allow] of METHODS) {
-    app.all(BASE_PATH + path, () => {
-      throw new GatewayError("method_not_allowed", { allow });
-    });
-  }
   app.notFound((context) => errorAnswer(context, new GatewayError("unrecognized_route")));
   app.onError((thrown, context) => errorAnswer(context, thrown));
-  return app;
+  return {
+    fetch: (request, env) => app.fetch(request, env),
+    refused: (failure) => options.report({ ...UNREADABLE, status: failure.status, error: failure }),
+  };
 }
+
+/** The report of what never became a request. */
+const UNREADABLE = {
+  method: "",
+  route: "",
+  mxc: undefined,
+  journal: {},
+  durationMs: 0,
+  sent: 0,
+  complete: true,
+  deliveryError: undefined,
+};

@@ -14,8 +14,9 @@ export async function readJsonObject(incoming: IncomingMessage): Promise<Readonl
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw new GatewayError("malformed_request", { info: "The request body is not JSON", cause: error });
+  } catch {
+    // Without the cause: its text quotes the body, and with it keys.
+    throw new GatewayError("malformed_request", { info: "The request body is not JSON" });
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new GatewayError("malformed_request", { info: "The request body is not a JSON object" });

@@ -44,6 +44,10 @@ const SECURITY_HEADERS = {
   "x-content-type-options": "nosniff",
 };
 
+/**
+ * The headers of an answer with media. In goes what the homeserver said of it, and `size` in bytes; out come lower-case names. Type and file name
+ * are kept as far as they parse and are harmless, never as they came; what browsers might run is for downloading. Never throws.
+ */
 export function mediaHeaders(media: {
   readonly contentType: string | undefined;
   readonly contentDisposition: string | undefined;

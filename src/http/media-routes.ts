@@ -1,4 +1,4 @@
-/** The routes that answer with media or with a verdict. */
+/** The content-scanner API: routes that answer with media or with a verdict. */
 import { createHmac, randomBytes } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
@@ -30,6 +30,27 @@ type Ask = Pick<MediaRequest, "mxc" | "variant" | "attachment">;
 
 const DOWNLOAD: MediaVariant = { kind: "download" };
 
+/** One path of the API; any method but its own, HEAD (of GET) and OPTIONS is answered 405. */
+interface Route {
+  readonly method: "GET" | "POST";
+  readonly path: string;
+  readonly handle: (context: Context<HttpEnv>) => Response | Promise<Response>;
+}
+
+const ALLOW = { GET: "GET, HEAD, OPTIONS", POST: "POST, OPTIONS" } as const;
+
+/**
+ * The content-scanner API, as Element and other clients shipped it:
+ * https://github.com/element-hq/matrix-content-scanner-python/blob/main/docs/api.md
+ *
+ * `download` and `thumbnail` answer with the media itself, `scan` with `{clean, info}`; the `_encrypted` ones take `{file}` or
+ * `{encrypted_body}`, and `download_encrypted` answers with the ciphertext. What clients already out there depend on, and break without:
+ * - the verdict of a `scan` is a 200, whether clean or not; a download of what is not clean is a 403 (so is a forbidden type, on `scan` too);
+ * - errors are `{reason, info}` with a `reason` from the closed set in `errors.ts`, and no `errcode` beside it, but where clients read that alone;
+ * - request bodies are JSON whatever their Content-Type: some clients send none;
+ * - `public_key` and every other answer carry CORS headers, and a preflight is answered without a token;
+ * - `Authorization` may be missing: old media needs none, and the homeserver decides.
+ */
 export function mediaRoutes(options: MediaRoutesOptions): Hono<HttpEnv> {
   const app = new Hono<HttpEnv>();
   const caller = new Caller(options);
@@ -45,7 +66,7 @@ export function mediaRoutes(options: MediaRoutesOptions): Hono<HttpEnv> {
       const headers = mediaHeaders(result);
       if (head) return context.body(null, 200, headers);
       const { outgoing } = context.env;
-      const sent = await sendMedia(outgoing, { ...COMMON_HEADERS, ...headers }, result.body);
+      const sent = await sendMedia(outgoing, { ...COMMON_HEADERS, ...headers }, result);
       context.set("delivery", sent);
       return RESPONSE_ALREADY_SENT;
     } finally {
@@ -53,14 +74,40 @@ export function mediaRoutes(options: MediaRoutesOptions): Hono<HttpEnv> {
     }
   };
 
-  app.get("/download/:serverName/:mediaId", (context) => answer(context, { ...plain(context), variant: DOWNLOAD }, "media"));
-  app.get("/thumbnail/:serverName/:mediaId", (context) =>
-    answer(context, { ...plain(context), variant: thumbnailVariant(context.req.query()) }, "media"),
-  );
-  app.get("/scan/:serverName/:mediaId", (context) => answer(context, { ...plain(context), variant: DOWNLOAD }, "verdict"));
-  app.post("/download_encrypted", async (context) => answer(context, await encrypted(context, options.keys), "media"));
-  app.post("/scan_encrypted", async (context) => answer(context, await encrypted(context, options.keys), "verdict"));
-  app.get("/public_key", (context) => context.json({ public_key: options.keys.publicKey }));
+  const routes: readonly Route[] = [
+    {
+      method: "GET",
+      path: "/download/:serverName/:mediaId",
+      handle: (context) => answer(context, { ...plain(context), variant: DOWNLOAD }, "media"),
+    },
+    {
+      method: "GET",
+      path: "/thumbnail/:serverName/:mediaId",
+      handle: (context) => answer(context, { ...plain(context), variant: thumbnailVariant(context.req.query()) }, "media"),
+    },
+    {
+      method: "GET",
+      path: "/scan/:serverName/:mediaId",
+      handle: (context) => answer(context, { ...plain(context), variant: DOWNLOAD }, "verdict"),
+    },
+    {
+      method: "POST",
+      path: "/download_encrypted",
+      handle: async (context) => answer(context, await encrypted(context, options.keys), "media"),
+    },
+    {
+      method: "POST",
+      path: "/scan_encrypted",
+      handle: async (context) => answer(context, await encrypted(context, options.keys), "verdict"),
+    },
+    { method: "GET", path: "/public_key", handle: (context) => context.json({ public_key: options.keys.publicKey }) },
+  ];
+  for (const { method, path, handle } of routes) {
+    app.on(method, path, handle);
+    app.all(path, () => {
+      throw new GatewayError("method_not_allowed", { allow: ALLOW[method] });
+    });
+  }
   return app;
 }
 
@@ -97,6 +144,9 @@ function encryptedFile(body: unknown): { mxc: Mxc; attachment: Attachment } {
   return { mxc, attachment };
 }
 
+/** RFC 6750, section 2.1; schemes are case-insensitive (RFC 9110, section 11.1). */
+const BEARER = /^bearer\s+(\S+)$/i;
+
 /** Who asks, and what of the request the homeserver needs to see. */
 class Caller {
   readonly #options: MediaRoutesOptions;
@@ -107,7 +157,7 @@ class Caller {
     this.#options = options;
   }
 
-  of(context: Context<HttpEnv>): { credentials: Credentials; client: string; journal: Journal } {
+  of(context: Context<HttpEnv>): { credentials: Credentials; client: MediaRequest["client"]; journal: Journal } {
     const authorization = context.req.header("authorization");
     const forwarded: Record<string, string> = {};
     for (const name of this.#options.headersToForward) {
@@ -116,7 +166,16 @@ class Caller {
     }
     const { remoteAddress } = context.env.incoming.socket;
     const address = this.#options.addresses.resolve(remoteAddress, context.req.header("x-forwarded-for"));
-    const client = authorization === undefined ? address : createHmac("sha256", this.#secret).update(authorization).digest("base64");
-    return { credentials: { authorization, forwarded }, client, journal: context.get("journal") };
+    return {
+      credentials: { authorization, forwarded },
+      client: { address, token: this.#tokenDigest(authorization) },
+      journal: context.get("journal"),
+    };
+  }
+
+  /** One digest for one token, however the header is written. What is no bearer token is none, so nobody is many clients by inventing schemes. */
+  #tokenDigest(authorization: string | undefined): string | undefined {
+    const token = BEARER.exec(authorization?.trim() ?? "")?.[1];
+    return token === undefined ? undefined : createHmac("sha256", this.#secret).update(token).digest("base64");
   }
 }

@@ -1,7 +1,7 @@
 /** A listener: starts, and ends without cutting off whoever is still being answered. */
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { getRequestListener } from "@hono/node-server";
+import { getRequestListener, RequestError } from "@hono/node-server";
 import { GatewayError } from "../errors.ts";
 import { COMMON_HEADERS } from "./common-headers.ts";
 
@@ -26,17 +26,24 @@ const MAX_CONNECTIONS = 10_000;
 /** Milliseconds between two looks for idle connections while the listener ends. */
 const SWEEP_INTERVAL = 50;
 
+/** What a listener hands its requests to. */
+export interface Application {
+  fetch(request: Request, env: object): Response | Promise<Response>;
+  /** Hears of requests that never became one: what came is hardly HTTP, and was answered with this. */
+  refused?(failure: GatewayError): void;
+}
+
 /** @throws the system's error when the address can't be had. */
-export async function listen(
-  app: { fetch(request: Request, env: object): Response | Promise<Response> },
-  options: ListenOptions,
-): Promise<Listener> {
+export async function listen(app: Application, options: ListenOptions): Promise<Listener> {
   const handler = getRequestListener((request, env) => app.fetch(request, env), {
     overrideGlobalObjects: false,
-    // Called for requests that can't be told from noise (a Host that is none, say) and never for what the application throws.
+    // Of HTTP/1.0 requests, such as load balancers' probes, that name none.
+    hostname: "localhost",
+    // Called when no request can be made of what came: a Host that is none, say. What handlers throw, the application answers by itself.
     errorHandler: (error) => {
-      const failure = new GatewayError("unrecognized_route", { cause: error });
-      return Response.json(failure.body, { status: 400, headers: COMMON_HEADERS });
+      const failure = new GatewayError(error instanceof RequestError ? "bad_request" : "internal", { cause: error });
+      app.refused?.(failure);
+      return Response.json(failure.body, { status: failure.status, headers: COMMON_HEADERS });
     },
   });
   const server = createServer(

@@ -5,7 +5,7 @@
  * comes from the server in the `mxc://` URI, which an attacker may have chosen: it gets no token, no forwarded header, and is
  * reached at public addresses only.
  */
-import { GatewayError } from "../errors.ts";
+import { codeOf, GatewayError } from "../errors.ts";
 import { AddressRefusedError, isPublicAddress } from "./address-guard.ts";
 import type { AddressFilter, Resolve } from "./address-guard.ts";
 import { decodingFor } from "./content-encoding.ts";
@@ -150,7 +150,10 @@ export class Homeserver implements MediaSource {
         decoder: decoding === "none" ? undefined : decoding(),
         limit: decoding === "none" ? (size ?? Infinity) : this.#maxDecodedSize,
         failure: (error) => failure(error, signal),
-        tooLong: () => new GatewayError("homeserver_failed", { detail: "the homeserver's answer is longer than it may be" }),
+        tooLong: () =>
+          decoding === "none"
+            ? new GatewayError("homeserver_failed", { detail: "the homeserver's answer is longer than it said" })
+            : new GatewayError("too_large"),
       }),
     };
   }
@@ -183,10 +186,9 @@ function failure(error: unknown, signal: AbortSignal): Error {
 function describe(error: unknown): string {
   if (error === undefined) return "the body was cut short";
   if (!(error instanceof Error)) return "an unknown failure";
-  const code = "code" in error && typeof error.code === "string" ? error.code : error.name;
   const message =
     error instanceof AddressRefusedError || error.message === "" ? error.message : JSON.stringify(error.message.slice(0, 200));
-  return `${code} ${message}`.trimEnd();
+  return `${codeOf(error) ?? error.name} ${message}`.trimEnd();
 }
 
 function httpUrl(text: string, what: string): URL {

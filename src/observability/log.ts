@@ -1,5 +1,5 @@
 /** JSON lines for operators. What is secret is never handed to the log; redaction is the last line of defence, not the first. */
-import { GatewayError } from "../errors.ts";
+import { codeOf, GatewayError } from "../errors.ts";
 import { type DestinationStream, type Logger, pino, stdTimeFunctions } from "pino";
 
 export type { Logger } from "pino";
@@ -131,11 +131,11 @@ function namesOf(media: LoggedMedia): Record<string, unknown> {
  */
 function describeError(error: unknown, depth = 0, surprising = isSurprising(error)): Record<string, unknown> {
   if (!(error instanceof Error)) return { type: typeof error };
-  const code = "code" in error && typeof error.code === "string" ? { code: error.code } : {};
+  const code = codeOf(error);
   const showsStack = surprising && !(error instanceof GatewayError) && error.stack !== undefined;
   return {
     type: error.name,
-    ...code,
+    ...(code === undefined ? {} : { code }),
     message: error.message.slice(0, LONGEST_TEXT),
     ...(showsStack ? { stack: frames(error.stack ?? "") } : {}),
     ...(error.cause === undefined || depth >= CAUSE_DEPTH

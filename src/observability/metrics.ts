@@ -8,6 +8,15 @@ export type MetricRoute = "download" | "thumbnail" | "scan" | "download_encrypte
 /** How a request ended: well, with an error, or with the client gone. */
 export type MetricOutcome = "ok" | "aborted" | ErrorCode;
 
+/** What a request's media came to: what the scanners said of it, or `unscanned` where the operator lets pass what nobody could scan. */
+export type RequestVerdict = "clean" | "infected" | "modified" | "type_forbidden" | "unscannable" | "unscanned";
+
+/** Where a request's verdict came from: remembered, made for it, or made for another request at the same time. */
+export type VerdictOrigin = "cache" | "scan" | "other_request";
+
+/** How one scanner's look at one file ended. */
+export type ScanOutcome = "clean" | "infected" | "modified" | "unscannable" | "failed";
+
 /** Milliseconds and bytes, as everywhere in this project; Prometheus gets seconds. */
 export interface Metrics {
   /** A request has ended. `sent` counts the bytes of its body. */
@@ -15,12 +24,15 @@ export interface Metrics {
   /** The homeserver was asked for media; `bytes` is what came, also when it then failed. */
   download(facts: { outcome: "ok" | "failed"; duration: number; bytes: number }): void;
   /** One scanner has looked at one file, or could not. */
-  scan(facts: { scanner: string; outcome: "clean" | "infected" | "unscannable" | "failed"; duration: number }): void;
-  /** A request got its verdict: from memory, by a scan, or by another request's scan. */
-  verdict(facts: {
-    verdict: "clean" | "infected" | "type_forbidden" | "unscannable" | "unscanned";
-    via: "cache" | "scan" | "other_request";
-  }): void;
+  scan(facts: { scanner: string; outcome: ScanOutcome; duration: number }): void;
+  /** A request got its verdict. */
+  verdict(facts: { verdict: RequestVerdict; via: VerdictOrigin }): void;
+  /** A request was let through without a verdict. */
+  unscanned(): void;
+  /** Known media came back with other bytes. */
+  changed(): void;
+  /** One replica of a scanner began to miss a canary that it is not required to catch, or catches it again. To be told of changes only. */
+  canary(facts: { scanner: string; canary: string; missed: boolean }): void;
   /** Values that are read when Prometheus asks. To be called once. */
   observe(sources: MetricSources): void;
   /** The text exposition format, with this content type. */
@@ -79,6 +91,22 @@ export function createMetrics(): Metrics {
     labelNames: ["verdict", "via"],
     registers,
   });
+  const unscanned = new Counter({
+    name: "mig_unscanned_total",
+    help: "Requests whose media was let through without a verdict, as on_unavailable or on_unscannable allow",
+    registers,
+  });
+  const changed = new Counter({
+    name: "mig_changed_media_total",
+    help: "Known media that the homeserver sent with other bytes than those that were scanned",
+    registers,
+  });
+  const missedCanaries = new Gauge({
+    name: "mig_canary_missed",
+    help: "Replicas of a scanner that miss this canary, which they are not required to catch",
+    labelNames: ["scanner", "canary"],
+    registers,
+  });
 
   return {
     request({ route, status, outcome, duration, sent }) {
@@ -95,6 +123,15 @@ export function createMetrics(): Metrics {
     },
     verdict(labels) {
       verdicts.inc(labels);
+    },
+    unscanned() {
+      unscanned.inc();
+    },
+    changed() {
+      changed.inc();
+    },
+    canary({ scanner, canary, missed }) {
+      missedCanaries.inc({ scanner, canary }, missed ? 1 : -1);
     },
     observe(sources) {
       observeSources(registry, sources);

@@ -1,27 +1,35 @@
 /** One function for each thing that happens: it writes the log line and counts, and never throws. */
-import type { GatewayError } from "../errors.ts";
+import { GatewayError } from "../errors.ts";
 import { type Logger, logRequest } from "./log.ts";
-import type { MetricRoute, Metrics } from "./metrics.ts";
+import type { MetricRoute, Metrics, RequestVerdict, ScanOutcome, VerdictOrigin } from "./metrics.ts";
 
-/** What one HTTP request came to; milliseconds and bytes. */
-interface RequestReport {
+/** What one HTTP request came to. */
+export interface RequestReport {
+  /** Empty when what came could not be read as a request. */
   readonly method: string;
+  /** The route's pattern, never the path: a path may name what nobody else should know. */
   readonly route: string;
   readonly status: number;
+  /** What the client was told instead of an answer. */
   readonly error: GatewayError | undefined;
+  /** Of plain media only: where an encrypted file lies is for its readers to know. */
   readonly mxc: { readonly serverName: string; readonly mediaId: string } | undefined;
   readonly journal: {
+    /** Bytes as they came from the homeserver. */
     readonly size?: number;
-    readonly via?: "cache" | "scan" | "other_request";
-    readonly verdict?: "clean" | "infected" | "type_forbidden" | "unscannable" | "unscanned";
+    readonly via?: VerdictOrigin;
+    readonly verdict?: RequestVerdict;
     readonly threat?: string;
     readonly scanner?: string;
     readonly mime?: string;
     readonly downloadMs?: number;
     readonly scanMs?: number;
   };
+  /** Milliseconds from the request's head to the last byte of the answer. */
   readonly durationMs: number;
+  /** Bytes of media that were sent. */
   readonly sent: number;
+  /** False when the client left, or the media failed, before the last byte. */
   readonly complete: boolean;
   readonly deliveryError: unknown;
 }
@@ -40,6 +48,7 @@ export class GatewayReports {
   request(report: RequestReport): void {
     const { journal } = report;
     const route = routeName(report.route);
+    const media = mediaOf(route, report.mxc);
     const outcome = report.error?.code ?? (report.complete ? "ok" : "aborted");
     this.#metrics.request({ route, status: report.status, outcome, duration: report.durationMs, sent: report.sent });
     if (journal.verdict !== undefined && journal.via !== undefined) this.#metrics.verdict({ verdict: journal.verdict, via: journal.via });
@@ -51,28 +60,32 @@ export class GatewayReports {
       outcome,
       duration: report.durationMs,
       sent: report.sent,
-      media: mediaOf(route, report.mxc),
-      error: report.error ?? report.deliveryError,
+      media,
+      // The outcome tells the code. The text may name the server, and so whose room an encrypted file belongs to.
+      error: media?.encrypted === true && isForeseen(report.error) ? undefined : (report.error ?? report.deliveryError),
     });
   }
 
   unscanned(_request: unknown, why: string): void {
+    this.#metrics.unscanned();
     this.#log.warn({ why }, "media is let through without a verdict");
   }
 
   changed(_request: unknown, why: string): void {
+    this.#metrics.changed();
     this.#log.warn({ why }, "the homeserver sent other bytes than those that were scanned; they are scanned anew");
   }
 
-  abandoned(error: unknown): void {
-    this.#log.warn({ err: error }, "a scan that no client waits for any more failed");
+  abandoned({ attachment }: { readonly attachment: unknown }, error: unknown): void {
+    const told = attachment !== undefined && isForeseen(error) ? { outcome: error.code } : { err: error };
+    this.#log.warn(told, "a scan that no client waits for any more failed");
   }
 
   downloaded(ok: boolean, bytes: number, milliseconds: number): void {
     this.#metrics.download({ outcome: ok ? "ok" : "failed", bytes, duration: milliseconds });
   }
 
-  scanned(scanner: string, outcome: "clean" | "infected" | "unscannable" | "failed", milliseconds: number): void {
+  scanned(scanner: string, outcome: ScanOutcome, milliseconds: number): void {
     this.#metrics.scan({ scanner, outcome, duration: milliseconds });
   }
 
@@ -84,9 +97,15 @@ export class GatewayReports {
     this.#log.error({ scanner, state, why }, `the scanner is ${state}; media that it has to scan is blocked`);
   }
 
-  missed(scanner: string, canary: string, advice: string): void {
-    this.#log.warn({ scanner, canary, advice }, "the scanner misses a canary that it is not required to catch");
+  missed(scanner: string, canary: string, missed: boolean, advice: string): void {
+    this.#metrics.canary({ scanner, canary, missed });
+    if (missed) this.#log.warn({ scanner, canary, advice }, "the scanner misses a canary that it is not required to catch");
+    else this.#log.info({ scanner, canary }, "the scanner catches this canary again");
   }
+}
+
+function isForeseen(error: unknown): error is GatewayError {
+  return error instanceof GatewayError && error.code !== "internal";
 }
 
 function routeName(pattern: string): MetricRoute {

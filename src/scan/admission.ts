@@ -1,5 +1,7 @@
-/** Who may come in, and who waits: bounded numbers of slots, bounded lines before them, and a share for each client. */
+/** Who may come in, and who waits: a share for each client, slots for the work, and a bound on everything. */
+import { LRUCache } from "lru-cache";
 import { GatewayError } from "../errors.ts";
+import { Line } from "./line.ts";
 
 export interface AdmissionOptions {
   /** Media that are downloaded and scanned at once. */
@@ -8,74 +10,6 @@ export interface AdmissionOptions {
   readonly maxQueued: number;
   /** Requests of one client, scans that go on after it hung up included. */
   readonly maxPerClient: number;
-}
-
-/** Slots with a line before them: first come, first served. */
-export class Line {
-  readonly #slots: number;
-  readonly #maxWaiting: number;
-  #taken = 0;
-  readonly #waiting = new Set<(slot: Disposable) => void>();
-
-  constructor(slots: number, maxWaiting: number) {
-    this.#slots = slots;
-    this.#maxWaiting = maxWaiting;
-  }
-
-  get taken(): number {
-    return this.#taken;
-  }
-
-  get waiting(): number {
-    return this.#waiting.size;
-  }
-
-  /** A slot if one is free now. */
-  tryAcquire(): Disposable | undefined {
-    if (this.#taken >= this.#slots) return undefined;
-    this.#taken += 1;
-    return this.#slot();
-  }
-
-  /**
-   * A slot, when it is this caller's turn.
-   * @throws GatewayError `rate_limited` when the line is full; the signal's reason.
-   */
-  async acquire(signal: AbortSignal): Promise<Disposable> {
-    signal.throwIfAborted();
-    const free = this.tryAcquire();
-    if (free !== undefined) return free;
-    if (this.#waiting.size >= this.#maxWaiting) throw new GatewayError("rate_limited", { detail: "the queue is full" });
-    return new Promise<Disposable>((resolve, reject) => {
-      const turn = (slot: Disposable): void => {
-        signal.removeEventListener("abort", abort);
-        resolve(slot);
-      };
-      const abort = (): void => {
-        this.#waiting.delete(turn);
-        reject(signal.reason as Error);
-      };
-      signal.addEventListener("abort", abort, { once: true });
-      this.#waiting.add(turn);
-    });
-  }
-
-  #slot(): Disposable {
-    let held = true;
-    return {
-      [Symbol.dispose]: () => {
-        if (!held) return;
-        held = false;
-        const [next] = this.#waiting;
-        if (next === undefined) this.#taken -= 1;
-        else {
-          // The slot changes hands without becoming free in between, so nobody jumps the line.
-          this.#waiting.delete(next);
-          next(this.#slot());
-        }
-      },
-    };
-  }
 }
 
 /** A client's place; given back when the last who holds it lets go. */
@@ -109,30 +43,60 @@ export class Entry implements Disposable {
   }
 }
 
+/** Who asks, for fairness only. */
+export interface Client {
+  readonly address: string;
+  /** A keyed digest of the token; undefined without one. */
+  readonly token: string | undefined;
+}
+
+/** An address may stand for many users, behind a proxy that is not trusted or a company's gateway: it has so many shares. */
+const SHARES_OF_AN_ADDRESS = 4;
+/** How many tokens are remembered that a homeserver has said yes to. */
+const PROVEN_TOKENS = 10_000;
+/** For each place in the queue, how many known media may wait: they were promised an answer by somebody else's scan, and cost a download only. */
+const KNOWN_PER_QUEUED = 8;
+
 export class Admission {
   /** Media not known yet: download and scan. A slot ends with the verdict, not with the last byte to a slow reader. */
   readonly scans: Line;
   /** Known media on its way from the homeserver. Apart, so that slow scans never hold it up. */
   readonly transfers: Line;
   readonly #maxPerClient: number;
-  readonly #clients = new Map<string, number>();
+  readonly #maxInside: number;
+  readonly #inside = new Map<string, number>();
+  /** Only a token that a homeserver knows is a client of its own: anybody can make up others. */
+  readonly #proven = new LRUCache<string, true>({ max: PROVEN_TOKENS });
+  #total = 0;
 
-  constructor(options: AdmissionOptions) {
-    this.scans = new Line(options.maxConcurrent, options.maxQueued);
-    // A line of its own for those who were promised an answer by somebody else's scan: they cost a download, not a scan.
-    this.transfers = new Line(options.maxConcurrent, options.maxQueued * 8);
-    this.#maxPerClient = options.maxPerClient;
+  constructor({ maxConcurrent, maxQueued, maxPerClient }: AdmissionOptions) {
+    this.scans = new Line(maxConcurrent, maxQueued);
+    this.transfers = new Line(maxConcurrent, maxQueued * KNOWN_PER_QUEUED);
+    this.#maxPerClient = maxPerClient;
+    this.#maxInside = 2 * maxConcurrent + (1 + KNOWN_PER_QUEUED) * maxQueued;
   }
 
-  /** @throws GatewayError `rate_limited` when this client has its share already. */
-  enter(client: string): Entry {
-    const inside = this.#clients.get(client) ?? 0;
-    if (inside >= this.#maxPerClient) throw new GatewayError("rate_limited", { detail: "too many requests of one client at once" });
-    this.#clients.set(client, inside + 1);
+  /** @throws GatewayError `rate_limited` when this client has its share already, or everybody together has. */
+  enter({ address, token }: Client): Entry {
+    const own = token !== undefined && this.#proven.has(token);
+    const key = own ? `token ${token}` : `address ${address}`;
+    const inside = this.#inside.get(key) ?? 0;
+    if (inside >= this.#maxPerClient * (own ? 1 : SHARES_OF_AN_ADDRESS)) {
+      throw new GatewayError("rate_limited", { detail: "too many requests of one client at once" });
+    }
+    if (this.#total >= this.#maxInside) throw new GatewayError("rate_limited", { detail: "too many requests at once" });
+    this.#inside.set(key, inside + 1);
+    this.#total += 1;
     return new Entry(() => {
-      const left = (this.#clients.get(client) ?? 1) - 1;
-      if (left === 0) this.#clients.delete(client);
-      else this.#clients.set(client, left);
+      this.#total -= 1;
+      const left = (this.#inside.get(key) ?? 1) - 1;
+      if (left === 0) this.#inside.delete(key);
+      else this.#inside.set(key, left);
     });
+  }
+
+  /** A homeserver has said yes to this client's token. */
+  proved({ token }: Client): void {
+    if (token !== undefined) this.#proven.set(token, true);
   }
 }

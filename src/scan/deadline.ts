@@ -3,7 +3,7 @@
 /** A signal that aborts with `expired()` after `milliseconds`, or with a parent's reason; disposing it lets go of timer and parents. */
 export class Deadline implements Disposable {
   readonly #controller = new AbortController();
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout;
   readonly #links: { parent: AbortSignal; abort: () => void }[] = [];
 
   constructor(milliseconds: number, expired: () => Error, ...parents: AbortSignal[]) {
@@ -22,13 +22,15 @@ export class Deadline implements Disposable {
     return this.#controller.signal;
   }
 
+  /** So much time from now, and another meaning of its end. No effect once it has ended. */
+  extend(milliseconds: number, expired: () => Error): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#controller.abort(expired()), milliseconds);
+  }
+
   /** Time no longer ends it; the parents still do. */
   lift(): void {
     clearTimeout(this.#timer);
-  }
-
-  abort(reason: Error): void {
-    this.#controller.abort(reason);
   }
 
   [Symbol.dispose](): void {

@@ -1,4 +1,5 @@
 /** What happens on the way that log and metrics tell, whoever's request it was. */
+import type { ScanOutcome } from "../observability/metrics.ts";
 import type { MediaRequest } from "./request.ts";
 
 export interface PipelineEvents {
@@ -7,9 +8,9 @@ export interface PipelineEvents {
   /** Known media came back with other bytes; they are scanned anew. */
   changed(request: MediaRequest, why: string): void;
   /** Work that no client waits for any more ended in an error. */
-  abandoned(error: unknown): void;
+  abandoned(request: MediaRequest, error: unknown): void;
   /** The homeserver was asked for media; `bytes` of it came, in `milliseconds`. */
   downloaded(ok: boolean, bytes: number, milliseconds: number): void;
   /** A scanner looked at media, or could not. */
-  scanned(scanner: string, outcome: "clean" | "infected" | "unscannable" | "failed", milliseconds: number): void;
+  scanned(scanner: string, outcome: ScanOutcome, milliseconds: number): void;
 }

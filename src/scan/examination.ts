@@ -6,8 +6,8 @@ import type { FetchedMedia, MediaSource } from "../media/source.ts";
 import type { Spool, SpoolPool } from "../media/spool.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
 import { PIECE_SIZE, type SourceRecord, type VerdictRecord, type VerdictStore } from "../verdicts/store.ts";
-import { type Admission, Line } from "./admission.ts";
-import { waitFor } from "./deadline.ts";
+import type { Admission } from "./admission.ts";
+import { Deadline, waitFor } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
 import { type Arrival, Intake } from "./intake.ts";
 import type { Decision, Policy } from "./policy.ts";
@@ -23,8 +23,12 @@ export interface ExaminationOptions {
   readonly verdicts: VerdictStore;
   readonly keys: VerdictKeys;
   readonly admission: Admission;
-  readonly liveScans: number;
+  /** Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. */
+  readonly liveScans: () => number;
+  /** Bytes. */
   readonly maxFileSize: number;
+  /** Milliseconds that download and scan may take, and that they may wait for their turn. */
+  readonly timeout: number;
   readonly events: PipelineEvents;
 }
 
@@ -42,31 +46,36 @@ export interface Examined {
   close(): Promise<void>;
 }
 
+/** Milliseconds. */
+const SPOOL_WAIT = 10_000;
+
 export class Examination {
   readonly #options: ExaminationOptions;
   /** Scans of the same content under way, whatever their sources. */
   readonly #contents = new SingleFlight<Decision>();
-  readonly #live: Line;
+  #live = 0;
 
   constructor(options: ExaminationOptions) {
     this.#options = options;
-    this.#live = new Line(options.liveScans, 0);
   }
 
   /**
    * Fetches with the request's own credentials and finds out. The request's own signal is not heeded: the verdict is wanted by others.
-   * @throws GatewayError for whatever keeps a verdict from being had; the signal's reason.
+   * @throws GatewayError for whatever keeps a verdict from being had; the reason of `stop`.
    */
-  async run(key: string, request: MediaRequest, signal: AbortSignal): Promise<Examined> {
-    const { admission, source, spools, maxFileSize } = this.#options;
+  async run(key: string, request: MediaRequest, stop: AbortSignal): Promise<Examined> {
+    const { admission, source, maxFileSize, timeout } = this.#options;
+    using time = new Deadline(timeout, () => new GatewayError("scanner_unavailable", { detail: "waited too long for its turn" }), stop);
+    const { signal } = time;
     using _slot = await admission.scans.acquire(signal);
+    time.extend(timeout, () => new GatewayError("scanner_unavailable", { detail: "download and scan took longer than scan.timeout" }));
     const fetched = await source.fetch(request.mxc, request.variant, request.credentials, signal);
     try {
       if (fetched.size !== undefined) {
         if (fetched.size > maxFileSize) throw new GatewayError("too_large");
         if (request.attachment !== undefined) assertCounterRange(request.attachment, fetched.size);
       }
-      const spool = await spools.create(fetched.size ?? maxFileSize, signal);
+      const spool = await this.#spool(fetched.size ?? maxFileSize, signal);
       try {
         const finding = await this.#find(key, request, fetched, spool, signal);
         return { finding, fetched, spool, close: () => spool.close() };
@@ -77,6 +86,12 @@ export class Examination {
     } finally {
       fetched.body.destroy();
     }
+  }
+
+  /** While it waits it holds a slot, which others could use; so it does not wait for long. */
+  async #spool(capacity: number, signal: AbortSignal): Promise<Spool> {
+    using time = new Deadline(SPOOL_WAIT, () => new GatewayError("no_room", { detail: "slow readers hold the spool" }), signal);
+    return await this.#options.spools.create(capacity, time.signal);
   }
 
   async #find(key: string, request: MediaRequest, fetched: FetchedMedia, spool: Spool, signal: AbortSignal): Promise<Finding> {
@@ -93,7 +108,7 @@ export class Examination {
       const content = keys.content(arrival.sha256, policy.fingerprint);
       const decision = await this.#decide(content, request, arrival, spool, intake, live, signal);
       const source: SourceRecord = { content, size: arrival.size, pieces: arrival.pieces };
-      if (decision.outcome !== "unscannable" && decision.outcome !== "unscanned") {
+      if (isKept(decision)) {
         await verdicts.rememberVerdict(content, decision);
         await verdicts.rememberSource(key, source);
       }
@@ -150,9 +165,9 @@ export class Examination {
     signal: AbortSignal,
   ): Promise<Decision> | undefined {
     if (fetched.size === undefined || fetched.size <= PIECE_SIZE) return undefined;
-    const slot = this.#live.tryAcquire();
-    if (slot === undefined) return undefined;
-    return this.#judge(request, fetched.size, spool, intake, signal).finally(() => slot[Symbol.dispose]());
+    if (this.#live >= this.#options.liveScans()) return undefined;
+    this.#live += 1;
+    return this.#judge(request, fetched.size, spool, intake, signal).finally(() => (this.#live -= 1));
   }
 
   async #decide(
@@ -195,6 +210,11 @@ export class Examination {
     request.journal.scanMs = performance.now() - started;
     return decision;
   }
+}
+
+/** Errors are never kept, nor is what only the operator's leniency or a scanner's mood decided. */
+function isKept(decision: Decision): decision is VerdictRecord {
+  return decision.outcome === "clean" || decision.outcome === "infected" || decision.outcome === "type_forbidden";
 }
 
 function decrypted(spool: Spool, attachment: Attachment | undefined): AsyncIterable<Buffer> {

@@ -1,7 +1,7 @@
 /** An ICAP service as a scanner: replicas of it, each believed only under an ISTag that its canaries have passed. */
 import { IcapError, IcapService, type IcapScanResult, type IcapServiceOptions } from "../../icap/index.ts";
 import { GatewayError } from "../errors.ts";
-import { type CanaryAnswer, Proof, type ProofLog } from "./canary.ts";
+import { type CanaryAnswer, Proof, type ProofLog } from "./proof.ts";
 import type { CanaryKind } from "./canary-samples.ts";
 import type { Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 
@@ -38,10 +38,10 @@ export class IcapScanner implements Scanner {
 
   constructor(options: IcapScannerOptions) {
     this.name = options.name;
-    this.#clock = options.clock ?? Date.now;
+    this.#clock = options.clock ?? steadyClock;
     // The host is not part of it (replicas are the same service), its path and arguments are: they choose what is looked for.
     const services = options.services.map(({ url, preview }) => `${pathOf(url)} preview=${preview ?? "never"}`);
-    this.policy = `icap RESPMOD ${[...new Set(services)].toSorted().join(" ")}`;
+    this.policy = JSON.stringify(["icap RESPMOD", [...new Set(services)].toSorted(), options.canaries.toSorted()]);
     this.#replicas = options.services.map((serviceOptions) => {
       const service = new IcapService(serviceOptions);
       const proof = new Proof({
@@ -58,30 +58,30 @@ export class IcapScanner implements Scanner {
   }
 
   get capacity(): number {
-    return this.#replicas.reduce((sum, { service }) => sum + service.capacity, 0);
+    return Math.min(...this.#replicas.map(({ service }) => service.capacity));
   }
 
   health(): ScannerHealth {
     const problems = this.#replicas.flatMap(({ proof }) => [...(proof.problem === undefined ? [] : [proof.problem]), ...proof.warnings]);
-    return { ready: this.#replicas.some(({ proof }) => proof.tag !== undefined), problems };
+    return { ready: this.#replicas.some(({ proof }) => proof.standing !== undefined), problems };
   }
 
   async start(): Promise<void> {
     await Promise.all(this.#replicas.map(({ proof }) => proof.prove()));
   }
 
+  /** Replicas share tags and say the same; but what any of them said while it may not have worked is asked again. */
   upholds(stamp: Stamp): boolean {
-    return this.#replicas.some(({ proof }) => proof.upholds(stamp));
+    return this.#replicas.some(({ proof }) => proof.upholds(stamp)) && !this.#replicas.some(({ proof }) => proof.doubts(stamp));
   }
 
   async scan(subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {
     const failures: string[] = [];
-    for (const replica of this.#replicas) {
-      if (replica.proof.tag === undefined) await replica.proof.renew(signal);
-      if (replica.proof.tag === undefined) {
-        failures.push(replica.proof.problem ?? this.name);
-        continue;
-      }
+    const left = new Set(this.#replicas);
+    while (left.size > 0) {
+      const replica = leastBusy(left) ?? (await firstRenewed(left, signal));
+      if (replica === undefined) break;
+      left.delete(replica);
       try {
         const verdict = await this.#ask(replica, subject, signal);
         if (typeof verdict !== "string") return verdict;
@@ -93,40 +93,27 @@ export class IcapScanner implements Scanner {
         failures.push(error.message);
       }
     }
+    for (const { proof } of left) failures.push(proof.problem ?? this.name);
     throw new GatewayError("scanner_unavailable", { detail: failures.join("; ") });
   }
 
   /** One replica's verdict, or why there is none. */
   async #ask({ service, proof }: Replica, subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict | string> {
     for (let changes = 0; changes < MAX_TAG_CHANGES; changes += 1) {
-      const provenTag = proof.tag;
-      const result = await service.scan({ ...UNNAMED, body: () => subject.open(), size: subject.size, signal });
-      const tag = result.isTag ?? "";
-      if (result.verdict.outcome === "error") {
+      const { standing } = proof;
+      if (standing === undefined) break;
+      const { verdict, isTag } = await service.scan({ ...UNNAMED, body: () => subject.open(), size: subject.size, signal });
+      if (verdict.outcome === "error") {
         proof.suspect();
-        return `${this.name}: ${result.verdict.why}`;
+        return `${this.name}: ${verdict.why}`;
       }
-      // The proof must hold now as it held when the question was asked.
-      if (tag === provenTag && tag === proof.tag) return this.#verdict(result, { tag, at: this.#clock() });
+      const tag = isTag ?? "";
+      // The very proof that held when the question was asked must hold now.
+      if (tag === standing.tag && standing === proof.standing) return withStamp(verdict, { tag, at: this.#clock() });
       proof.tagChanged(tag);
       await proof.renew(signal);
-      if (proof.tag === undefined) return proof.problem ?? this.name;
     }
-    return `${this.name}: its ISTag changes with every answer, so no verdict can be relied on`;
-  }
-
-  #verdict({ verdict }: IcapScanResult, stamp: Stamp): ScanVerdict | string {
-    switch (verdict.outcome) {
-      case "clean":
-        return { outcome: "clean", stamp };
-      case "infected":
-        return { outcome: "infected", threat: verdict.threat, stamp };
-      case "unscannable":
-        return { outcome: "unscannable", why: verdict.why, stamp };
-      case "modified":
-      case "error":
-        return `${this.name}: ${verdict.why}`;
-    }
+    return proof.problem ?? `${this.name}: its ISTag changes with every answer, so no verdict can be relied on`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -135,12 +122,49 @@ export class IcapScanner implements Scanner {
   }
 }
 
+/** Time that never steps back while the process runs, in milliseconds since the epoch: verdicts are ordered by it. */
+function steadyClock(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+function leastBusy(replicas: Iterable<Replica>): Replica | undefined {
+  const load = ({ service }: Replica): number => service.stats().busy + service.stats().waiting;
+  const [first] = [...replicas].filter(({ proof }) => proof.standing !== undefined).toSorted((a, b) => load(a) - load(b));
+  return first;
+}
+
+/** The first of these replicas to prove itself now, if any does; none waits for another. @throws the signal's reason. */
+async function firstRenewed(replicas: Iterable<Replica>, signal: AbortSignal): Promise<Replica | undefined> {
+  const proofs = [...replicas].map(async (replica) => {
+    await replica.proof.renew(signal);
+    if (replica.proof.standing === undefined) throw new Error(replica.proof.problem);
+    return replica;
+  });
+  try {
+    return await Promise.any(proofs);
+  } catch {
+    signal.throwIfAborted();
+    return undefined;
+  }
+}
+
+function withStamp(verdict: Exclude<IcapScanResult["verdict"], { outcome: "error" }>, stamp: Stamp): ScanVerdict {
+  switch (verdict.outcome) {
+    case "clean":
+      return { outcome: "clean", stamp };
+    case "infected":
+      return { outcome: "infected", threat: verdict.threat, stamp };
+    case "modified":
+    case "unscannable":
+      return { outcome: verdict.outcome, why: verdict.why, stamp };
+  }
+}
+
 async function sendCanary(service: IcapService, bytes: Buffer, signal: AbortSignal): Promise<CanaryAnswer> {
   // Asked anew, so that a service which was replaced in the meantime is known by its new ISTag and limits.
-  await service.options(signal);
+  await service.options(signal, { fresh: true });
   const { verdict, isTag } = await service.scan({ ...UNNAMED, body: () => once(bytes), size: bytes.length, priority: true, signal });
-  if (verdict.outcome === "error") return { unanswered: verdict.why };
-  return { outcome: verdict.outcome, tag: isTag ?? "" };
+  return verdict.outcome === "error" ? { outcome: "failed", why: verdict.why } : { outcome: verdict.outcome, tag: isTag ?? "" };
 }
 
 async function* once(bytes: Buffer): AsyncGenerator<Buffer> {

@@ -3,7 +3,7 @@ import { createHash, type Hash } from "node:crypto";
 import { type Attachment, assertCounterRange, createAttachmentDecryptor } from "../crypto/attachment.ts";
 import { GatewayError } from "../errors.ts";
 import { PREFIX_SIZE } from "../media/mime.ts";
-import { PIECE_SIZE } from "../verdicts/store.ts";
+import { PieceHasher } from "./pieces.ts";
 
 /** What is known once the last byte is there. */
 export interface Arrival {
@@ -81,34 +81,5 @@ export class Intake {
 
   fail(error: Error): void {
     this.#rejectPrefix(error);
-  }
-}
-
-/** SHA-256 of each piece of `PIECE_SIZE` bytes, however the bytes are cut when they come. */
-export class PieceHasher {
-  #hash = createHash("sha256");
-  #filled = 0;
-  readonly #digests: Buffer[] = [];
-
-  update(chunk: Buffer): void {
-    for (let from = 0; from < chunk.length;) {
-      const part = chunk.subarray(from, from + PIECE_SIZE - this.#filled);
-      this.#hash.update(part);
-      this.#filled += part.length;
-      from += part.length;
-      if (this.#filled === PIECE_SIZE) this.#close();
-    }
-  }
-
-  /** Digests of all pieces, the last one included; nothing may follow. */
-  digests(): Buffer {
-    if (this.#filled > 0) this.#close();
-    return Buffer.concat(this.#digests);
-  }
-
-  #close(): void {
-    this.#digests.push(this.#hash.digest());
-    this.#hash = createHash("sha256");
-    this.#filled = 0;
   }
 }

@@ -1,48 +1,170 @@
-/** Media whose verdict is known, checked against its record while it passes. */
-import { createHash } from "node:crypto";
-import { PIECE_SIZE, type SourceRecord } from "../verdicts/store.ts";
+/** Media whose verdict is known: fetched with the asker's own credentials, and checked against the record before a byte of it leaves. */
+import { GatewayError } from "../errors.ts";
+import type { FetchedMedia, MediaSource } from "../media/source.ts";
+import type { SpoolPool } from "../media/spool.ts";
+import { PIECE_SIZE, type SourceRecord, type VerdictStore } from "../verdicts/store.ts";
+import type { Admission } from "./admission.ts";
+import { mediaAnswer, verdictAnswer } from "./answer.ts";
+import type { Deadline } from "./deadline.ts";
+import type { PipelineEvents } from "./events.ts";
+import type { Finding } from "./examination.ts";
+import { Line } from "./line.ts";
+import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
+import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
 
-/** The homeserver sent other bytes than those that were scanned. */
-export class ChangedMediaError extends Error {
-  override readonly name = "ChangedMediaError";
+export interface KnownMediaOptions {
+  readonly source: MediaSource;
+  readonly spools: SpoolPool;
+  readonly verdicts: VerdictStore;
+  readonly admission: Admission;
+  /** Media that may pass piece by piece at once, each holding up to a piece in memory; the rest goes through a spool. */
+  readonly streams: number;
+  /** Milliseconds that a download may take. */
+  readonly timeout: number;
+  readonly events: PipelineEvents;
 }
 
-const DIGEST_SIZE = 32;
+export class KnownMedia {
+  readonly #options: KnownMediaOptions;
+  readonly #streams: Line;
 
-/**
- * Yields the bytes in pieces, each only after its digest matched the record, so no byte leaves that was not scanned.
- * Holds at most one piece. @throws ChangedMediaError at the first piece that differs, or when there are more or fewer bytes.
- */
-export async function* verifiedPieces(body: AsyncIterable<Buffer>, record: SourceRecord): AsyncGenerator<Buffer[]> {
-  let left = record.size;
-  let piece: Buffer[] = [];
-  let filled = 0;
-  let index = 0;
-  for await (const chunk of body) {
-    for (let from = 0; from < chunk.length;) {
-      const wanted = Math.min(PIECE_SIZE, left) - filled;
-      if (wanted === 0) throw new ChangedMediaError("there are more bytes than were scanned");
-      const part = chunk.subarray(from, from + wanted);
-      piece.push(part);
-      filled += part.length;
-      from += part.length;
-      if (filled === Math.min(PIECE_SIZE, left)) {
-        assertPiece(piece, record, index);
-        yield piece;
-        left -= filled;
-        index += 1;
-        filled = 0;
-        piece = [];
-      }
+  constructor(options: KnownMediaOptions) {
+    this.#options = options;
+    this.#streams = new Line(options.streams, 0);
+  }
+
+  /**
+   * The answer from a verdict that was made before. Undefined when the homeserver sent other bytes and none of them has left: they are
+   * to be scanned.
+   * @throws GatewayError with the answer that the client gets instead; the deadline's reason.
+   */
+  async answer(key: string, request: MediaRequest, known: Finding, deadline: Deadline): Promise<MediaAnswer | undefined> {
+    const { admission, events, source } = this.#options;
+    // Whoever knows ciphertext hash, key and IV knows the content; its verdict needs no further permission.
+    if (request.attachment !== undefined && request.want === "verdict") return verdictAnswer(request, known.decision, events);
+    using _slot = await admission.transfers.acquire(deadline.signal);
+    const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
+    // The homeserver's yes to this very request is there; what it refuses never gets here.
+    let handedOn = false;
+    try {
+      const answer = await this.#answerFrom(fetched, key, request, known, deadline);
+      handedOn = answer.kind === "media" && request.want === "bytes";
+      return answer;
+    } catch (error) {
+      if (!(error instanceof ChangedMediaError)) throw error;
+      events.changed(request, error.message);
+      return undefined;
+    } finally {
+      if (!handedOn) fetched.body.destroy();
     }
   }
-  if (left > 0) throw new ChangedMediaError("there are fewer bytes than were scanned");
-}
 
-function assertPiece(piece: readonly Buffer[], record: SourceRecord, index: number): void {
-  const hash = createHash("sha256");
-  for (const part of piece) hash.update(part);
-  if (!hash.digest().equals(record.pieces.subarray(index * DIGEST_SIZE, (index + 1) * DIGEST_SIZE))) {
-    throw new ChangedMediaError(`piece ${index} is not what was scanned`);
+  async #answerFrom(
+    fetched: FetchedMedia,
+    key: string,
+    request: MediaRequest,
+    { source: record, decision }: Finding,
+    deadline: Deadline,
+  ): Promise<MediaAnswer> {
+    const verdict = verdictAnswer(request, decision, this.#options.events);
+    if (fetched.size !== undefined && fetched.size !== record.size) throw new ChangedMediaError("the size is not what was scanned");
+    request.journal.size = record.size;
+    if (request.want === "head") return mediaAnswer(fetched, record.size, nothing(), async () => undefined);
+    // No byte is handed on, so the record and its size are enough; small media is read all the same, which costs less than its connection.
+    if (request.want === "verdict" && fetched.size !== undefined && record.size > PIECE_SIZE) return verdict;
+    // What was downloaded is not kept for a second try, as it is while media is scanned. So it is worth waiting for.
+    deadline.extend(
+      this.#options.timeout,
+      () => new GatewayError("homeserver_failed", { detail: "the download took longer than scan.timeout" }),
+    );
+    const pieces = this.#observed(verifiedPieces(fetched.body, record), request);
+    if (request.want === "verdict") {
+      for await (const _piece of pieces);
+      return verdict;
+    }
+    const stream = record.size > PIECE_SIZE ? this.#streams.tryAcquire() : undefined;
+    if (stream === undefined) return this.#spooled(fetched, record, pieces, deadline.signal);
+    return streamed(fetched, record, this.#watched(pieces, key, request), stream);
+  }
+
+  /** Known media, whole before it leaves: a slow reader then holds no connection to the homeserver. */
+  async #spooled(
+    fetched: FetchedMedia,
+    record: SourceRecord,
+    pieces: AsyncIterable<Buffer[]>,
+    signal: AbortSignal,
+  ): Promise<DeliverableMedia> {
+    const spool = await this.#options.spools.create(record.size, signal);
+    try {
+      for await (const piece of pieces) for (const part of piece) await spool.write(part);
+      signal.throwIfAborted();
+      spool.end();
+    } catch (error) {
+      await spool.close();
+      throw error;
+    }
+    return mediaAnswer(fetched, record.size, spool.read(), () => spool.close());
+  }
+
+  /** Bytes are already out when a later piece has changed: nothing can be answered any more, but the next request scans. */
+  async *#watched(pieces: AsyncIterable<Buffer[]>, key: string, request: MediaRequest): AsyncGenerator<Buffer[]> {
+    let released = false;
+    try {
+      for await (const piece of pieces) {
+        yield piece;
+        released = true;
+      }
+    } catch (error) {
+      if (error instanceof ChangedMediaError && released) {
+        await this.#options.verdicts.forgetSource(key);
+        this.#options.events.changed(request, error.message);
+      }
+      throw error;
+    }
+  }
+
+  /** Tells of the download, however it ends. */
+  async *#observed(pieces: AsyncIterable<Buffer[]>, { journal }: MediaRequest): AsyncGenerator<Buffer[]> {
+    const started = performance.now();
+    let bytes = 0;
+    let complete = false;
+    try {
+      for await (const piece of pieces) {
+        for (const part of piece) bytes += part.length;
+        yield piece;
+      }
+      complete = true;
+    } finally {
+      journal.downloadMs = performance.now() - started;
+      this.#options.events.downloaded(complete, bytes, journal.downloadMs);
+    }
   }
 }
+
+/** Piece by piece: the first byte does not wait for the last. Takes the slot over, whatever happens. */
+async function streamed(
+  fetched: FetchedMedia,
+  record: SourceRecord,
+  pieces: AsyncGenerator<Buffer[]>,
+  slot: Disposable,
+): Promise<DeliverableMedia> {
+  try {
+    // Before the first byte leaves, a change can still be answered with a new scan.
+    const first = await pieces.next();
+    return mediaAnswer(fetched, record.size, chained(first, pieces), async () => {
+      fetched.body.destroy();
+      slot[Symbol.dispose]();
+      await pieces.return(undefined);
+    });
+  } catch (error) {
+    slot[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function* chained(first: IteratorResult<Buffer[]>, rest: AsyncGenerator<Buffer[]>): AsyncGenerator<Buffer> {
+  if (first.done !== true) yield* first.value;
+  for await (const piece of rest) yield* piece;
+}
+
+async function* nothing(): AsyncGenerator<Buffer> {}

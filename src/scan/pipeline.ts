@@ -1,43 +1,23 @@
 /** The journey of a request, from admission to the bytes or the verdict that it gets. */
 import { GatewayError } from "../errors.ts";
-import type { TypeDetector } from "../media/mime.ts";
-import type { FetchedMedia, MediaSource } from "../media/source.ts";
-import type { SpoolPool } from "../media/spool.ts";
-import type { VerdictKeys } from "../verdicts/keys.ts";
-import { PIECE_SIZE, type SourceRecord, type VerdictStore } from "../verdicts/store.ts";
-import { type Admission, type Entry, Line } from "./admission.ts";
+import type { Entry } from "./admission.ts";
+import { mediaAnswer, refusal, verdictAnswer } from "./answer.ts";
 import { Deadline, waitFor } from "./deadline.ts";
-import type { PipelineEvents } from "./events.ts";
-import { Examination, type Examined, type Finding } from "./examination.ts";
-import { ChangedMediaError, verifiedPieces } from "./known-media.ts";
-import type { Decision, Policy } from "./policy.ts";
-import type { DeliverableMedia, MediaAnswer, MediaRequest, VerdictAnswer } from "./request.ts";
+import { Examination, type ExaminationOptions, type Examined, type Finding } from "./examination.ts";
+import { KnownMedia, type KnownMediaOptions } from "./known-media.ts";
+import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
 import { SingleFlight } from "./single-flight.ts";
 
-export interface PipelineOptions {
-  readonly source: MediaSource;
-  readonly spools: SpoolPool;
-  readonly types: TypeDetector;
-  readonly policy: Policy;
-  readonly verdicts: VerdictStore;
-  readonly keys: VerdictKeys;
-  readonly admission: Admission;
-  /** Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. */
-  readonly liveScans: number;
-  /** Known media that may pass piece by piece at once, each holding up to a piece in memory; the rest goes through a spool. */
-  readonly streams: number;
-  /** Bytes. */
-  readonly maxFileSize: number;
+export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions {
   /** Milliseconds that a client waits for its answer to begin. */
   readonly wait: number;
-  /** Milliseconds that download and scan may take. */
-  readonly timeout: number;
-  readonly events: PipelineEvents;
+  /** Whether a homeserver sees the clients' tokens, so that its yes says something of them. */
+  readonly sendsTokens: boolean;
 }
 
 /**
- * A leader's refusal is its own: whoever waited for it asks for itself. What the homeserver said to one token, or what went wrong on the way
- * from it, says nothing about the next request.
+ * A leader's refusal is its own: whoever waited for it leads next. What the homeserver said to one token, or what went wrong on the way from it,
+ * says nothing about the next request.
  */
 const OWN_FAILURES: ReadonlySet<string> = new Set([
   "missing_token",
@@ -51,11 +31,15 @@ const OWN_FAILURES: ReadonlySet<string> = new Set([
 /** How often media may come back changed before the request gives up. */
 const MAX_CHANGES = 3;
 
+/**
+ * Answers requests for media. Invariants: bytes leave only after every scanner passed those very bytes; bytes, and verdicts and failures of
+ * plain media, reach only a request that the homeserver said yes to; whatever a request holds is given back when its answer is closed.
+ */
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #examination: Examination;
+  readonly #known: KnownMedia;
   readonly #flights = new SingleFlight<Finding>();
-  readonly #streams: Line;
   readonly #work = new Set<Promise<unknown>>();
   readonly #stop = new AbortController();
   #closing = false;
@@ -63,7 +47,7 @@ export class Pipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     this.#examination = new Examination(options);
-    this.#streams = new Line(options.streams, 0);
+    this.#known = new KnownMedia(options);
   }
 
   /**
@@ -77,7 +61,12 @@ export class Pipeline {
     let handedOn = false;
     try {
       const answer = await this.#answer(request, entry, deadline);
+      this.#noteYes(request);
       if (answer.kind === "verdict") return answer;
+      if (request.signal.aborted) {
+        await answer.close();
+        throw request.signal.reason;
+      }
       // The answer begins: from here on only the client's own end ends it.
       deadline.lift();
       handedOn = true;
@@ -97,6 +86,7 @@ export class Pipeline {
   async shutdown(signal: AbortSignal): Promise<void> {
     this.#closing = true;
     const end = (): void => this.#stop.abort(new GatewayError("shutting_down"));
+    if (signal.aborted) end();
     signal.addEventListener("abort", end, { once: true });
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
     signal.removeEventListener("abort", end);
@@ -105,10 +95,10 @@ export class Pipeline {
   async #answer(request: MediaRequest, entry: Entry, deadline: Deadline): Promise<MediaAnswer> {
     const key = this.#sourceKey(request);
     for (let changes = 0; changes < MAX_CHANGES;) {
-      const { known, examined } = (await this.#recall(key, request)) ?? (await this.#lead(key, request, entry, deadline));
+      const { known, examined } = (await this.#recall(key, request)) ?? (await this.#leadOrFollow(key, request, entry, deadline));
       if (examined !== undefined) return this.#ownAnswer(request, examined);
       if (known === undefined) continue;
-      const answer = await this.#answerKnown(key, request, known, deadline);
+      const answer = await this.#known.answer(key, request, known, deadline);
       if (answer !== undefined) return answer;
       await this.#options.verdicts.forgetSource(key);
       changes += 1;
@@ -132,7 +122,7 @@ export class Pipeline {
   }
 
   /** Scans, or waits for whoever scans the same source already. */
-  async #lead(key: string, request: MediaRequest, entry: Entry, deadline: Deadline): Promise<Found> {
+  async #leadOrFollow(key: string, request: MediaRequest, entry: Entry, deadline: Deadline): Promise<Found> {
     // The mxc is part of it for encrypted media too: who names other media beside a known hash fails alone.
     const flightKey = `${key} ${request.mxc.serverName}/${request.mxc.mediaId}`;
     let own: Promise<Examined> | undefined;
@@ -140,39 +130,41 @@ export class Pipeline {
       own = this.#examine(key, request, entry.share());
       return (await own).finding;
     });
-    if (own === undefined) return this.#follow(request, flight.result, deadline);
+    return own === undefined ? this.#follow(request, flight.result, deadline) : this.#lead(request, own, deadline);
+  }
+
+  async #lead(request: MediaRequest, own: Promise<Examined>, deadline: Deadline): Promise<Found> {
+    request.journal.via = "scan";
     try {
-      request.journal.via = "scan";
       return { examined: await waitFor(own, deadline.signal) };
     } catch (error) {
       // The scan goes on, and its verdict is kept; only the bytes have nobody to go to.
       own
         .then((examined) => examined.close())
         .catch((late: unknown) => {
-          if (late !== error) this.#options.events.abandoned(late);
+          if (late !== error) this.#options.events.abandoned(request, late);
         });
       throw error;
     }
   }
 
   async #follow(request: MediaRequest, result: Promise<Finding>, deadline: Deadline): Promise<Found> {
+    request.journal.via = "other_request";
     try {
-      request.journal.via = "other_request";
       return { known: await waitFor(result, deadline.signal) };
     } catch (error) {
-      if (error instanceof GatewayError && OWN_FAILURES.has(error.code) && !deadline.signal.aborted) return {};
+      if (deadline.signal.aborted) throw error;
+      if (error instanceof GatewayError && OWN_FAILURES.has(error.code)) return {};
+      // What became of somebody else's scan is told only to those who may read the media.
+      const { body } = await this.#options.source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
+      body.destroy();
       throw error;
     }
   }
 
   async #examine(key: string, request: MediaRequest, place: Disposable): Promise<Examined> {
     using _place = place;
-    using time = new Deadline(
-      this.#options.timeout,
-      () => new GatewayError("scanner_unavailable", { detail: "download and scan took longer than scan.timeout" }),
-      this.#stop.signal,
-    );
-    const work = this.#examination.run(key, request, time.signal);
+    const work = this.#examination.run(key, request, this.#stop.signal);
     this.#work.add(work);
     try {
       return await work;
@@ -185,99 +177,19 @@ export class Pipeline {
   async #ownAnswer(request: MediaRequest, examined: Examined): Promise<MediaAnswer> {
     const { finding, fetched, spool } = examined;
     try {
-      const verdict = this.#verdictAnswer(request, finding.decision);
-      if (request.want === "verdict") {
-        await examined.close();
-        return verdict;
-      }
-      return mediaAnswer(fetched, finding.source.size, spool.read(), () => examined.close());
+      const verdict = verdictAnswer(request, finding.decision, this.#options.events);
+      if (request.want !== "verdict") return mediaAnswer(fetched, finding.source.size, spool.read(), () => examined.close());
+      await examined.close();
+      return verdict;
     } catch (error) {
       await examined.close();
       throw error;
     }
   }
 
-  /** An answer from a verdict made elsewhere; undefined when the homeserver sent other bytes and none of them has left. */
-  async #answerKnown(key: string, request: MediaRequest, known: Finding, deadline: Deadline): Promise<MediaAnswer | undefined> {
-    // Whoever knows ciphertext hash, key and IV knows the content; its verdict needs no further permission.
-    if (request.attachment !== undefined && request.want === "verdict") return this.#verdictAnswer(request, known.decision);
-    using _slot = await this.#options.admission.transfers.acquire(deadline.signal);
-    const started = performance.now();
-    const fetched = await this.#options.source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
-    let streaming = false;
-    try {
-      // The homeserver's yes to this very request is there; what it refuses never gets here.
-      const verdict = this.#verdictAnswer(request, known.decision);
-      if (fetched.size !== undefined && fetched.size !== known.source.size) throw new ChangedMediaError("the size is not what was scanned");
-      request.journal.size = known.source.size;
-      if (request.want === "head") return mediaAnswer(fetched, known.source.size, nothing(), async () => undefined);
-      const pieces = verifiedPieces(fetched.body, known.source);
-      if (request.want === "verdict") {
-        for await (const _piece of pieces);
-        return verdict;
-      }
-      const stream = known.source.size > PIECE_SIZE ? this.#streams.tryAcquire() : undefined;
-      if (stream === undefined) return await this.#spooled(fetched, known.source, pieces, deadline.signal);
-      const answer = await streamed(fetched, known.source, this.#watched(pieces, request, key), stream);
-      streaming = true;
-      return answer;
-    } catch (error) {
-      if (!(error instanceof ChangedMediaError)) throw error;
-      this.#options.events.changed(request, error.message);
-      return undefined;
-    } finally {
-      request.journal.downloadMs = performance.now() - started;
-      if (!streaming) fetched.body.destroy();
-    }
-  }
-
-  /** Bytes are already out when a later piece has changed: nothing can be answered any more, but the next request scans. */
-  async *#watched(pieces: AsyncIterable<Buffer[]>, request: MediaRequest, key: string): AsyncGenerator<Buffer[]> {
-    try {
-      yield* pieces;
-    } catch (error) {
-      if (error instanceof ChangedMediaError) {
-        await this.#options.verdicts.forgetSource(key);
-        this.#options.events.changed(request, error.message);
-      }
-      throw error;
-    }
-  }
-
-  /** Known media, whole before it leaves: a slow reader then holds no connection to the homeserver. */
-  async #spooled(
-    fetched: FetchedMedia,
-    record: SourceRecord,
-    pieces: AsyncIterable<Buffer[]>,
-    signal: AbortSignal,
-  ): Promise<DeliverableMedia> {
-    const spool = await this.#options.spools.create(record.size, signal);
-    try {
-      for await (const piece of pieces) for (const part of piece) await spool.write(part);
-      spool.end();
-    } catch (error) {
-      await spool.close();
-      throw error;
-    }
-    return mediaAnswer(fetched, record.size, spool.read(), () => spool.close());
-  }
-
-  /** @throws GatewayError that a download gets instead of the media. */
-  #verdictAnswer(request: MediaRequest, decision: Decision): VerdictAnswer {
-    noteDecision(request, decision);
-    switch (decision.outcome) {
-      case "clean":
-        return { kind: "verdict", clean: true, info: "File is clean" };
-      case "unscanned":
-        this.#options.events.unscanned(request, decision.why);
-        return { kind: "verdict", clean: true, info: "File could not be scanned and is let through" };
-      case "type_forbidden":
-        throw new GatewayError("type_forbidden", { detail: decision.mime });
-      case "infected":
-        return refusal(request, new GatewayError("infected", { detail: decision.threat }));
-      case "unscannable":
-        return refusal(request, new GatewayError("unscannable", { detail: decision.why }));
-    }
+  /** The verdict of encrypted media may have come without the homeserver being asked. */
+  #noteYes({ attachment, client, want }: MediaRequest): void {
+    if (this.#options.sendsTokens && (attachment === undefined || want !== "verdict")) this.#options.admission.proved(client);
   }
 }
 
@@ -285,23 +197,6 @@ export class Pipeline {
 interface Found {
   readonly known?: Finding;
   readonly examined?: Examined;
-}
-
-/** A refusal of bytes is an error; of a verdict it is the verdict. */
-function refusal(request: MediaRequest, error: GatewayError): VerdictAnswer {
-  if (request.want !== "verdict") throw error;
-  return { kind: "verdict", clean: false, info: String(error.body["info"]) };
-}
-
-function noteDecision({ journal }: MediaRequest, decision: Decision): void {
-  journal.verdict = decision.outcome;
-  if (decision.outcome === "infected") journal.threat = decision.threat;
-  if (decision.outcome === "infected" || decision.outcome === "unscannable") journal.scanner = decision.scanner;
-  if (decision.outcome === "type_forbidden") journal.mime = decision.mime;
-}
-
-function mediaAnswer(fetched: FetchedMedia, size: number, body: AsyncIterable<Buffer>, close: () => Promise<void>): DeliverableMedia {
-  return { kind: "media", contentType: fetched.contentType, contentDisposition: fetched.contentDisposition, size, body, close };
 }
 
 /** The same media, letting go of the request's own things with it. */
@@ -314,30 +209,3 @@ function closing(media: DeliverableMedia, ...held: Disposable[]): DeliverableMed
     },
   };
 }
-
-/** Known media, piece by piece: the first byte does not wait for the last. Takes the slot over, whatever happens. */
-async function streamed(
-  fetched: FetchedMedia,
-  record: SourceRecord,
-  pieces: AsyncGenerator<Buffer[]>,
-  slot: Disposable,
-): Promise<DeliverableMedia> {
-  try {
-    // Before the first byte leaves, a change can still be answered with a new scan.
-    const first = await pieces.next();
-    return mediaAnswer(fetched, record.size, chained(first, pieces), async () => {
-      fetched.body.destroy();
-      slot[Symbol.dispose]();
-    });
-  } catch (error) {
-    slot[Symbol.dispose]();
-    throw error;
-  }
-}
-
-async function* chained(first: IteratorResult<Buffer[]>, rest: AsyncGenerator<Buffer[]>): AsyncGenerator<Buffer> {
-  if (first.done !== true) yield* first.value;
-  for await (const piece of rest) yield* piece;
-}
-
-async function* nothing(): AsyncGenerator<Buffer> {}

@@ -8,7 +8,7 @@ import type { Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
 /** What happens to one content. Only those that a `VerdictRecord` can say are ever kept. */
 export type Decision =
   | VerdictRecord
-  | { readonly outcome: "unscannable"; readonly why: string; readonly scanner: string }
+  | { readonly outcome: "modified" | "unscannable"; readonly why: string; readonly scanner: string }
   /** Let through without a proof, because the operator chose so. */
   | { readonly outcome: "unscanned"; readonly why: string };
 
@@ -67,33 +67,44 @@ export class Policy {
   }
 
   /**
-   * Asks all scanners at the same time. One that says infected settles it, and the others are cancelled; clean needs all of them.
+   * Asks all scanners at the same time. One that says infected settles it, and the others are cancelled; clean needs all of them. Nothing
+   * that one scanner could not do outweighs what another one refused.
    * @throws GatewayError `scanner_unavailable` unless the operator lets such media pass; whatever the subject throws.
    */
   async judge(subject: ScanSubject, signal: AbortSignal): Promise<Decision> {
     const settled = new AbortController();
     const scanSignal = AbortSignal.any([signal, settled.signal]);
     let infected: Decision | undefined;
-    const answers = await Promise.allSettled(
+    const verdicts: (readonly [scanner: string, verdict: ScanVerdict])[] = [];
+    const failures: unknown[] = [];
+    await Promise.all(
       this.#scanners.map(async (scanner) => {
-        const verdict = await this.#ask(scanner, subject, scanSignal);
-        if (verdict.outcome === "infected" && infected === undefined) {
-          infected = {
-            outcome: "infected",
-            threat: verdict.threat,
-            scanner: scanner.name,
-            stamps: { [scanner.name]: verdict.stamp },
-          };
+        try {
+          const verdict = await this.#ask(scanner, subject, scanSignal);
+          verdicts.push([scanner.name, verdict]);
+          if (verdict.outcome !== "infected" || infected !== undefined) return;
+          const stamps = { [scanner.name]: verdict.stamp };
+          infected = { outcome: "infected", threat: verdict.threat, scanner: scanner.name, stamps };
           settled.abort(new Error("another scanner found it infected"));
+        } catch (error) {
+          failures.push(error);
         }
-        return [scanner.name, verdict] as const;
       }),
     );
     if (infected !== undefined) return infected;
     signal.throwIfAborted();
-    const failure = answers.find((answer) => answer.status === "rejected");
-    if (failure !== undefined) return this.#unavailable(failure.reason);
-    return this.#combine(answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : [])));
+    return refused(verdicts, "modified") ?? this.#combine(verdicts, failures);
+  }
+
+  #combine(verdicts: readonly (readonly [string, ScanVerdict])[], failures: readonly unknown[]): Decision {
+    const { onUnavailable, onUnscannable } = this.#options;
+    const unscannable = refused(verdicts, "unscannable");
+    if (unscannable !== undefined && onUnscannable === "block") return unscannable;
+    for (const failure of failures) if (onUnavailable === "block" || !isUnavailable(failure)) throw failure;
+    const [failure] = failures;
+    if (failure !== undefined) return { outcome: "unscanned", why: failure instanceof Error ? failure.message : "unknown failure" };
+    if (unscannable !== undefined) return { outcome: "unscanned", why: unscannable.why };
+    return { outcome: "clean", stamps: Object.fromEntries(verdicts.map(([scanner, { stamp }]) => [scanner, stamp])) };
   }
 
   async #ask(scanner: Scanner, subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {
@@ -108,26 +119,15 @@ export class Policy {
       if (!signal.aborted || outcome !== "failed") this.#scanned(scanner.name, outcome, performance.now() - started);
     }
   }
+}
 
-  #unavailable(reason: unknown): Decision {
-    if (this.#options.onUnavailable === "allow" && reason instanceof GatewayError && reason.code === "scanner_unavailable") {
-      return { outcome: "unscanned", why: reason.message };
-    }
-    throw reason;
-  }
+function refused(verdicts: readonly (readonly [string, ScanVerdict])[], outcome: "modified" | "unscannable") {
+  for (const [scanner, verdict] of verdicts) if (verdict.outcome === outcome) return { outcome, why: verdict.why, scanner } as const;
+  return undefined;
+}
 
-  #combine(verdicts: readonly (readonly [string, ScanVerdict])[]): Decision {
-    const stamps: Record<string, Stamps[string]> = {};
-    for (const [scanner, verdict] of verdicts) {
-      if (verdict.outcome === "unscannable") {
-        return this.#options.onUnscannable === "allow"
-          ? { outcome: "unscanned", why: verdict.why }
-          : { outcome: "unscannable", why: verdict.why, scanner };
-      }
-      stamps[scanner] = verdict.stamp;
-    }
-    return { outcome: "clean", stamps };
-  }
+function isUnavailable(failure: unknown): boolean {
+  return failure instanceof GatewayError && failure.code === "scanner_unavailable";
 }
 
 function stillStands(scanner: Scanner, stamps: Stamps): boolean {

@@ -1,6 +1,8 @@
 /** What http/ asks of the pipeline, and what comes back. */
 import type { Attachment } from "../crypto/attachment.ts";
 import type { Credentials, MediaVariant, Mxc } from "../media/source.ts";
+import type { RequestVerdict, VerdictOrigin } from "../observability/metrics.ts";
+import type { Client } from "./admission.ts";
 
 export interface MediaRequest {
   readonly mxc: Mxc;
@@ -10,8 +12,7 @@ export interface MediaRequest {
   readonly credentials: Credentials;
   /** `head` is `bytes` without the bytes: their size and headers, after the same checks. */
   readonly want: "bytes" | "head" | "verdict";
-  /** Who asks, for fairness only: a keyed digest of the token, else the address. */
-  readonly client: string;
+  readonly client: Client;
   /** Aborts when the client has gone. The scan goes on all the same. */
   readonly signal: AbortSignal;
   /** Filled in on the way, for the log. */
@@ -23,8 +24,8 @@ export interface Journal {
   /** Bytes as they came from the homeserver. */
   size?: number;
   /** Where the verdict came from. */
-  via?: "cache" | "scan" | "other_request";
-  verdict?: "clean" | "infected" | "type_forbidden" | "unscannable" | "unscanned";
+  via?: VerdictOrigin;
+  verdict?: RequestVerdict;
   threat?: string;
   scanner?: string;
   mime?: string;

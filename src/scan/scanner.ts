@@ -23,6 +23,8 @@ export interface Stamp {
 export type ScanVerdict =
   | { readonly outcome: "clean"; readonly stamp: Stamp }
   | { readonly outcome: "infected"; readonly stamp: Stamp; readonly threat: string }
+  /** Other bytes came back than were sent, without a word on why: a block page, a sanitised file. Never the original's acquittal. */
+  | { readonly outcome: "modified"; readonly stamp: Stamp; readonly why: string }
   /** The scanner says that it could not look inside: encrypted, too deep, too large for it. */
   | { readonly outcome: "unscannable"; readonly stamp: Stamp; readonly why: string };
 

@@ -42,9 +42,11 @@ export class MemoryVerdictStore implements VerdictStore {
   constructor(options: MemoryVerdictStoreOptions) {
     this.#ttl = options.ttl;
     this.#now = options.now ?? Date.now;
+    const maxSize = Math.max(1, Math.floor((options.maxBytes ?? DEFAULT_MAX_BYTES) / 2));
     const limits = {
-      max: Math.max(1, options.maxEntries),
-      maxSize: Math.max(1, Math.floor((options.maxBytes ?? DEFAULT_MAX_BYTES) / 2)),
+      // Places are made for all of them at once, so no more than can ever fit.
+      max: Math.max(1, Math.min(options.maxEntries, Math.ceil(maxSize / RECORD_OVERHEAD))),
+      maxSize,
       perf: { now: this.#now },
       // The clock is asked each time: a record never outlives its time by the resolution of a timer.
       ttlResolution: 0,

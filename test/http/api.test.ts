@@ -255,10 +255,11 @@ describe("HTTP manners", () => {
     }
   });
 
-  it("a request that is hardly HTTP gets an error and the listener stays up", async () => {
+  it("a request that is hardly HTTP gets an error and a report, and the listener stays up", async () => {
     await using gateway = await startHarness();
     const status = await rawStatus(`${gateway.url}/x`, "", { host: "a b c" });
     expect(status).toBe(400);
+    expect(gateway.reports).toMatchObject([{ status: 400, error: { code: "bad_request" } }]);
     expect((await gateway.get("public_key")).status).toBe(200);
   });
 });

@@ -55,6 +55,19 @@ describe("metrics", () => {
     );
   });
 
+  it("show a missed canary until each replica that missed it catches it", async () => {
+    const metrics = createMetrics();
+    const canary = { scanner: "antivirus", canary: "expand" };
+
+    metrics.canary({ ...canary, missed: true });
+    metrics.canary({ ...canary, missed: true });
+    metrics.canary({ ...canary, missed: false });
+    expect(await samples(metrics)).toContain('mig_canary_missed{scanner="antivirus",canary="expand"} 1');
+
+    metrics.canary({ ...canary, missed: false });
+    expect(await samples(metrics)).toContain('mig_canary_missed{scanner="antivirus",canary="expand"} 0');
+  });
+
   it("belong to one gateway, and are all named after it", async () => {
     const one = createMetrics();
     const other = createMetrics();

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
+import { GatewayError } from "../../src/errors.ts";
 import { encryptFile } from "../support/encrypted-file.ts";
 import { EICAR } from "../../src/scan/canary-samples.ts";
 import { startHarness, TOKEN } from "../support/harness.ts";
@@ -43,6 +44,28 @@ describe("every request gets its own yes from the homeserver", () => {
     const answers = await Promise.all(["mallory", TOKEN, "mallory", TOKEN].map((token) => gateway.get(`download/${mxc}`, token)));
     expect(answers.map(({ status }) => status)).toEqual([401, 200, 401, 200]);
     expect(gateway.scanner.scanned).toHaveLength(1);
+  });
+
+  it("what became of somebody else's scan is told only to those who may read the media", async () => {
+    for (const [size, failure, status] of [
+      [3 << 20, undefined, 200],
+      [2000, new GatewayError("scanner_unavailable"), 503],
+    ] as const) {
+      await using gateway = await startHarness({ pipeline: { maxFileSize: 2 << 20 } });
+      gateway.homeserver.addToken("bob");
+      gateway.scanner.failure = failure;
+      const release = Promise.withResolvers<void>();
+      gateway.scanner.hold = release.promise;
+      const mxc = gateway.put(randomBytes(size), { readers: [TOKEN], behaviour: { chunked: true, drip: { bytes: size / 20, pause: 20 } } });
+      const leader = gateway.get(`scan/${mxc}`, TOKEN);
+      await expect.poll(() => gateway.homeserver.requests.length).toBe(1);
+      const followers = [TOKEN, "bob", "mallory", undefined].map((token) => gateway.get(`scan/${mxc}`, token));
+      release.resolve();
+      expect((await leader).status).toBe(status);
+      const answers = await Promise.all(followers);
+      expect(answers.map((answer) => answer.status)).toEqual([status, 502, 401, 404]);
+      expect(answers.slice(1).map((answer) => answer.json["clean"])).toEqual([undefined, undefined, undefined]);
+    }
   });
 
   it("who names other media beside the hash of known media spoils nothing for those who name the right one", async () => {

@@ -16,12 +16,20 @@ class Antivirus implements AsyncDisposable {
   readonly seen: Buffer[] = [];
   /** Runs before each answer. */
   before: (body: Buffer) => void = () => undefined;
+  /** Awaited before each answer; what it answers is decided before that. */
+  hold: (body: Buffer) => Promise<void> = () => Promise.resolve();
+  /** Answers with a page of its own and a 200, as some DLP do. */
+  page = false;
+  /** In place of one that knows EICAR. */
+  table: IcapHandler | undefined;
+  /** How often OPTIONS or an answer asked for the ISTag. */
+  tagsAsked = 0;
   #server: IcapServer | undefined;
   #port = 0;
 
   async start(): Promise<string> {
-    const knows = signatureService({ signatures: [{ threat: "Eicar", contains: EICAR }], table: { isTag: () => this.tag } });
-    const handler: IcapHandler = { table: knows.table, handle: (request) => this.#handle(request, knows) };
+    const knows = signatureService({ signatures: [{ threat: "Eicar", contains: EICAR }], table: { isTag: () => this.#tag() } });
+    const handler: IcapHandler = { table: knows.table, handle: (request) => this.#handle(request, this.table ?? knows) };
     this.#server = new IcapServer({ services: { scan: handler } });
     const { port } = await this.#server.listen(this.#port, "127.0.0.1");
     this.#port = port;
@@ -32,9 +40,21 @@ class Antivirus implements AsyncDisposable {
     const body = Buffer.concat(await Array.fromAsync(request.body));
     this.seen.push(body);
     this.before(body);
+    const answer = this.#answer(request, body, knows);
+    await this.hold(body);
+    return answer;
+  }
+
+  #answer(request: IcapRequest, body: Buffer, knows: IcapHandler): Promise<IcapReply> | IcapReply {
     if (this.failing) return { status: 500 };
     if (this.blind) return { status: 204 };
+    if (this.page) return { status: 200, http: { startLine: "HTTP/1.1 200 OK", fields: [], body: Buffer.from("blocked") } };
     return knows.handle({ ...request, body: once(body) });
+  }
+
+  #tag(): string {
+    this.tagsAsked += 1;
+    return this.tag;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -43,7 +63,7 @@ class Antivirus implements AsyncDisposable {
 }
 
 interface Entry {
-  readonly what: "proven" | "broken" | "down" | "missed";
+  readonly what: "proven" | "broken" | "down" | "missed" | "caught";
   readonly why: string;
 }
 
@@ -54,14 +74,14 @@ async function scannerOf(
   const entries: Entry[] = [];
   const scanner = new IcapScanner({
     name: "antivirus",
-    services: urls.map((url) => ({ url, timeouts: { connect: 1000, answer: 1000 } })),
+    services: urls.map((url) => ({ url, timeouts: { connect: 10_000, answer: 10_000 } })),
     canaries: ["plain", "zip", "pdf"],
     canaryInterval: 3_600_000,
     canaryTimeout: 5000,
     log: {
       proven: (_service, why) => entries.push({ what: "proven", why }),
       unproven: (_service, what, why) => entries.push({ what, why }),
-      missed: (_service, kind: CanaryKind) => entries.push({ what: "missed", why: kind }),
+      missed: (_service, kind: CanaryKind, missed) => entries.push({ what: missed ? "missed" : "caught", why: kind }),
     },
     ...more,
   });
@@ -116,8 +136,8 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     await using antivirus = new Antivirus();
     const { scanner } = await scannerOf([await antivirus.start()]);
     const before = await scanner.scan(subject(HARMLESS), SIGNAL);
-    // The five canaries of the first tag and the media.
-    await expect.poll(() => antivirus.seen.length).toBe(6);
+    // The five canaries of the first tag, the harmless file and the media.
+    await expect.poll(() => antivirus.seen.length).toBe(7);
     antivirus.tag = "tag-2";
     antivirus.seen.length = 0;
     const after = await scanner.scan(subject(HARMLESS), SIGNAL);
@@ -142,7 +162,7 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     await using antivirus = new Antivirus();
     const { scanner } = await scannerOf([await antivirus.start()]);
     let count = 0;
-    antivirus.before = () => void (antivirus.tag = `tag-${(count += 1)}`);
+    antivirus.before = () => void (antivirus.tag = `changing-${(count += 1)}`);
     await expect(scanner.scan(subject(HARMLESS), SIGNAL)).rejects.toEqual(unavailable);
   });
 
@@ -166,12 +186,12 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
   it("one that errs is down, not broken: it blocks, keeps what it said before, and comes back by itself", async () => {
     await using antivirus = new Antivirus();
     const { scanner, entries } = await scannerOf([await antivirus.start()], { canaryInterval: 50 });
-    const { stamp } = await scanner.scan(subject(HARMLESS), SIGNAL);
+    const before = { tag: "tag-1", at: 0 };
     antivirus.failing = true;
     await expect(scanner.scan(subject(HARMLESS), SIGNAL)).rejects.toEqual(unavailable);
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
     expect(entries.at(-1)?.what).toBe("down");
-    expect(scanner.upholds(stamp)).toBe(true);
+    expect(scanner.upholds(before)).toBe(true);
     antivirus.failing = false;
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
   });
@@ -201,6 +221,101 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     const other = await scannerOf([await blind.start(), secondUrl]);
     expect(await other.scanner.scan(subject(EICAR), SIGNAL)).toMatchObject({ outcome: "infected" });
     expect(other.scanner.health().problems.join()).toContain("scans nothing");
+  });
+
+  it("a verdict given while one replica may not have worked is not upheld by another with the same tag", async () => {
+    await using healthy = new Antivirus();
+    await using failing = new Antivirus();
+    const { scanner } = await scannerOf([await failing.start(), await healthy.start()], { canaryInterval: 50 });
+    failing.blind = true;
+    let doubtful = await scanner.scan(subject(EICAR), SIGNAL);
+    while (doubtful.outcome !== "clean") doubtful = await scanner.scan(subject(EICAR), SIGNAL);
+    await expect.poll(() => scanner.health().problems.join(), { timeout: 10_000 }).toContain("scans nothing");
+    expect(scanner.health().ready).toBe(true);
+    expect(scanner.upholds(doubtful.stamp)).toBe(false);
+  });
+
+  it("an answer that spans a failure and the next proof under the same tag is not believed", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()], { canaryInterval: 50 });
+    const held = Promise.withResolvers<void>();
+    const media = Buffer.from("held");
+    let asked = 0;
+    antivirus.hold = async (body) => {
+      if (!body.equals(media)) return;
+      asked += 1;
+      if (asked === 1) await held.promise;
+    };
+    antivirus.blind = true;
+    const verdict = scanner.scan(subject(media), SIGNAL);
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
+    antivirus.blind = false;
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
+    held.resolve();
+    expect((await verdict).outcome).toBe("clean");
+    expect(asked).toBe(2);
+  });
+
+  it("a replica that stalls does not keep the others from their work", async () => {
+    await using healthy = new Antivirus();
+    await using stalled = new Antivirus();
+    const urls = [await stalled.start(), await healthy.start()];
+    stalled.hold = () => new Promise(() => undefined);
+    const { scanner } = await scannerOf(urls, { canaryTimeout: 300 });
+    expect(await scanner.scan(subject(EICAR), SIGNAL)).toMatchObject({ outcome: "infected" });
+  });
+
+  it("all canaries are sent whatever the first came to: an engine that fails at one may acquit the next", async () => {
+    await using antivirus = new Antivirus();
+    antivirus.before = (body) => {
+      antivirus.failing = body.subarray(0, 2).toString() === "PK";
+      antivirus.blind = body.subarray(0, 5).toString() === "%PDF-";
+    };
+    const { scanner, entries } = await scannerOf([await antivirus.start()]);
+    expect(entries.at(-1)).toEqual({ what: "broken", why: expect.stringContaining("PDF") });
+    expect(scanner.health().ready).toBe(false);
+  });
+
+  it("a canary that is answered with an error makes what was said since the last pass void", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()], { canaryInterval: 50, clock: () => 1000 });
+    const { stamp } = await scanner.scan(subject(HARMLESS), SIGNAL);
+    expect(scanner.upholds(stamp)).toBe(true);
+    antivirus.failing = true;
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
+    antivirus.failing = false;
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
+    expect(scanner.upholds(stamp)).toBe(false);
+  });
+
+  it("one that reports everything as infected is broken too", async () => {
+    await using antivirus = new Antivirus();
+    antivirus.table = signatureService({
+      signatures: [
+        { threat: "Everything", contains: Buffer.from("a") },
+        { threat: "Eicar", contains: EICAR },
+      ],
+      table: { isTag: "x" },
+    });
+    const { scanner } = await scannerOf([await antivirus.start()]);
+    expect(scanner.health()).toMatchObject({ ready: false, problems: [expect.stringContaining("harmless")] });
+  });
+
+  it("a block page without a word is no failure of the scanner, and no verdict of another replica overrules it", async () => {
+    await using dlp = new Antivirus();
+    await using other = new Antivirus();
+    const { scanner } = await scannerOf([await dlp.start(), await other.start()], { canaries: [] });
+    dlp.page = true;
+    other.page = true;
+    expect(await scanner.scan(subject(HARMLESS), SIGNAL)).toMatchObject({ outcome: "modified" });
+  });
+
+  it("OPTIONS is asked with each proof, so that an ISTag which only OPTIONS names is noticed", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()], { canaryInterval: 50 });
+    const tags = antivirus.tagsAsked;
+    await expect.poll(() => antivirus.tagsAsked, { timeout: 10_000 }).toBeGreaterThan(tags + 2);
+    expect(scanner.health().ready).toBe(true);
   });
 
   it("what it is not required to catch is told, not punished; unless it is required", async () => {

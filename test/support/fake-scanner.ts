@@ -17,6 +17,7 @@ export class FakeScanner implements Scanner {
   /** Thrown in place of a verdict. */
   failure: Error | undefined;
   unscannable: string | undefined;
+  modified: string | undefined;
   ready = true;
 
   constructor(name = "fake") {
@@ -49,6 +50,7 @@ export class FakeScanner implements Scanner {
     if (bytes.length !== subject.size) throw new Error(`announced ${subject.size} bytes, got ${bytes.length}`);
     this.scanned.push(bytes);
     const stamp = { tag: this.tag, at: Date.now() };
+    if (this.modified !== undefined) return { outcome: "modified", why: this.modified, stamp };
     if (this.unscannable !== undefined) return { outcome: "unscannable", why: this.unscannable, stamp };
     return bytes.includes(EICAR) ? { outcome: "infected", threat: "Eicar", stamp } : { outcome: "clean", stamp };
   }

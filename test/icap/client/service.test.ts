@@ -326,6 +326,17 @@ describe("OPTIONS", () => {
     expect((await it.service.options(signal)).isTag).toBe("tag-9");
   });
 
+  it("is asked at once when what is remembered will not do", async () => {
+    let tag = "tag-1";
+    await using it = await setUp({ ...clean, options: () => OPTIONS.replace("tag-1", tag) });
+    await it.service.options(signal);
+    tag = "tag-2";
+    expect((await it.service.options(signal)).isTag).toBe("tag-1");
+    expect((await it.service.options(signal, { fresh: true })).isTag).toBe("tag-2");
+    expect((await it.service.options(signal)).isTag).toBe("tag-2");
+    expect(it.server.count.options).toBe(2);
+  });
+
   it("is asked again when an answer comes under another tag", async () => {
     let now = 0;
     let tag = "tag-1";

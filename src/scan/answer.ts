@@ -1,0 +1,49 @@
+/** What a decision means for the one who asked. */
+import { GatewayError } from "../errors.ts";
+import type { FetchedMedia } from "../media/source.ts";
+import type { PipelineEvents } from "./events.ts";
+import type { Decision } from "./policy.ts";
+import type { DeliverableMedia, MediaRequest, VerdictAnswer } from "./request.ts";
+
+/** @throws GatewayError that a download gets instead of the media. */
+export function verdictAnswer(request: MediaRequest, decision: Decision, events: PipelineEvents): VerdictAnswer {
+  note(request, decision);
+  switch (decision.outcome) {
+    case "clean":
+      return { kind: "verdict", clean: true, info: "File is clean" };
+    case "unscanned":
+      events.unscanned(request, decision.why);
+      return { kind: "verdict", clean: true, info: "File could not be scanned and is let through" };
+    case "type_forbidden":
+      throw new GatewayError("type_forbidden", { detail: decision.mime });
+    case "infected":
+      return refusal(request, new GatewayError("infected", { detail: decision.threat }));
+    case "modified":
+      return refusal(request, new GatewayError("modified", { detail: decision.why }));
+    case "unscannable":
+      return refusal(request, new GatewayError("unscannable", { detail: decision.why }));
+  }
+}
+
+/** A refusal of bytes is an error; of a verdict it is the verdict. */
+export function refusal(request: MediaRequest, error: GatewayError): VerdictAnswer {
+  if (request.want !== "verdict") throw error;
+  return { kind: "verdict", clean: false, info: String(error.body["info"]) };
+}
+
+/** Media with the headers of this very request's answer from the homeserver. */
+export function mediaAnswer(
+  fetched: FetchedMedia,
+  size: number,
+  body: AsyncIterable<Buffer>,
+  close: () => Promise<void>,
+): DeliverableMedia {
+  return { kind: "media", contentType: fetched.contentType, contentDisposition: fetched.contentDisposition, size, body, close };
+}
+
+function note({ journal }: MediaRequest, decision: Decision): void {
+  journal.verdict = decision.outcome;
+  if (decision.outcome === "infected") journal.threat = decision.threat;
+  if ("scanner" in decision) journal.scanner = decision.scanner;
+  if (decision.outcome === "type_forbidden") journal.mime = decision.mime;
+}

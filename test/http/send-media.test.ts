@@ -1,0 +1,96 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { type AddressInfo, connect } from "node:net";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { type Delivery, sendMedia } from "../../src/http/send-media.ts";
+
+const PIECE = Buffer.alloc(1 << 20);
+
+/** Media without an end, sent to whoever connects. */
+async function serve(
+  body: () => AsyncIterable<Buffer>,
+  idle: number,
+  patience = 60_000,
+): Promise<{ port: number; delivery: Promise<Delivery> }> {
+  const { promise: delivery, resolve } = Promise.withResolvers<Delivery>();
+  const server = createServer((_, outgoing) => resolve(sendMedia(outgoing, {}, { body: body(), size: 0 }, { idle, patience, rate: 1 })));
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return { port: (server.address() as AddressInfo).port, delivery };
+}
+
+async function ask(port: number): Promise<ReturnType<typeof connect>> {
+  const socket = connect(port, "127.0.0.1");
+  onTestFinished(() => void socket.destroy());
+  await once(socket, "connect");
+  socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+  return socket;
+}
+
+async function* pieces(): AsyncGenerator<Buffer> {
+  for (;;) yield PIECE;
+}
+
+async function* failing(): AsyncGenerator<Buffer> {
+  yield Buffer.from("media");
+  await Promise.resolve();
+  throw new Error("what went wrong");
+}
+
+describe("media on its way", () => {
+  it("a reader that takes nothing more is dropped, and the media let go", async () => {
+    let letGo = false;
+    async function* endless(): AsyncGenerator<Buffer> {
+      try {
+        for (;;) yield PIECE;
+      } finally {
+        letGo = true;
+      }
+    }
+    const { port, delivery } = await serve(endless, 300);
+    const socket = await ask(port);
+    socket.pause();
+    const { complete, sent } = await delivery;
+    expect({ complete, letGo }).toEqual({ complete: false, letGo: true });
+    expect(sent).toBeGreaterThan(0);
+  });
+
+  it("a reader that takes a little now and then is dropped in the end", async () => {
+    const { port, delivery } = await serve(pieces, 60_000, 300);
+    const socket = await ask(port);
+    const sips = setInterval(() => socket.read(1), 10);
+    onTestFinished(() => clearInterval(sips));
+    socket.pause();
+    expect(await delivery).toMatchObject({ complete: false });
+  });
+
+  it("a client that has gone before the first byte is no reason to wait", async () => {
+    const { promise: delivery, resolve } = Promise.withResolvers<Delivery>();
+    const server = createServer((_, outgoing) => {
+      outgoing.once("close", () => resolve(sendMedia(outgoing, {}, { body: failing(), size: 0 })));
+    });
+    onTestFinished(() => void server.close());
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const socket = await ask((server.address() as AddressInfo).port);
+    socket.destroy();
+    expect(await delivery).toEqual({ sent: 0, complete: false });
+  });
+
+  it("media that fails cuts the connection: nothing of the error is sent", async () => {
+    const { port, delivery } = await serve(failing, 60_000);
+    const socket = await ask(port);
+    let received = "";
+    socket.on("data", (chunk) => (received += chunk.toString("latin1")));
+    socket.on("error", () => undefined);
+    await once(socket, "close");
+    expect(received).not.toContain("what went wrong");
+    // The last chunk of a complete body.
+    expect(received).not.toContain("\r\n0\r\n");
+    expect(await delivery).toMatchObject({ complete: false, error: new Error("what went wrong") });
+  });
+});
