@@ -217,7 +217,7 @@ describe("the gateway itself, as it is installed", () => {
     const ended = await run.ended;
     expect(ended).toMatchObject({ code: 0, signal: null, stderr: "" });
     // A slow machine may be told in between that another signal would end it at once.
-    const told = messages(ended).filter((message) => !message?.startsWith("still at it"));
+    const told = messages(ended).filter((message) => !String(message).startsWith("still at it"));
     expect(told.slice(-3)).toEqual(["shutting down; requests that are under way may finish", "request", "bye"]);
     expect((await readdir(directory)).filter((name) => ![".cache", "config.yaml", "request_secret"].includes(name))).toEqual([]);
   });

@@ -72,13 +72,33 @@ export interface FakeHomeserverOptions {
 
 const MEDIA_PATH = /^\/_matrix\/(client\/v1\/media|media\/v3|media\/r0)\/(download|thumbnail)\/([^/]+)\/([^/]+)(?:\/[^/]*)?$/;
 
-const MEDIA_HEADERS = {
+/** On whatever is answered. */
+const CORS_HEADERS = {
+  "access-control-allow-origin": "*",
+  "access-control-allow-methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+  "access-control-allow-headers": "X-Requested-With, Content-Type, Authorization, Date",
+  "access-control-expose-headers": "Synapse-Trace-Id, Server",
+};
+
+/** On what the download endpoint answers to those who are logged in, errors too. */
+const SANDBOX_HEADERS = {
   "content-security-policy":
     "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; style-src 'unsafe-inline'; media-src 'self'; object-src 'self';",
+  "x-content-security-policy": "sandbox;",
   "cross-origin-resource-policy": "cross-origin",
   "referrer-policy": "no-referrer",
+};
+
+const THUMBNAIL_HEADERS = { "cross-origin-resource-policy": "cross-origin" };
+
+const NO_THUMBNAIL =
+  " This might mean the media is not a supported_media_format=(image/jpeg, image/jpg, image/webp, image/gif, image/png) or that thumbnailing failed for some other reason. (Dynamic thumbnails are disabled on this server.)";
+
+const MEDIA_HEADERS = {
+  ...CORS_HEADERS,
   "x-robots-tag": "noindex, nofollow, noarchive, noimageindex",
-  "cache-control": "private,max-age=86400,s-maxage=0",
+  "cache-control": "public,max-age=86400,s-maxage=0,proxy-revalidate",
+  etag: "1",
 };
 
 const INLINE =
@@ -180,20 +200,24 @@ export class FakeHomeserver implements AsyncDisposable {
 
     const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
     if (authenticated && !this.#acceptsToken(token, response)) return;
+    for (const [name, value] of Object.entries(endpoint === "download" ? SANDBOX_HEADERS : THUMBNAIL_HEADERS))
+      response.setHeader(name, value);
+    if (endpoint === "thumbnail" && !hasSize(url.searchParams, response)) return;
     const media = this.#media.get(`${decodeURIComponent(server)}/${decodeURIComponent(mediaId)}`);
-    if (media === undefined || (!authenticated && media.unauthenticated !== true))
-      return sendError(response, 404, "M_NOT_FOUND", "Not found");
+    if (!authenticated && media?.unauthenticated !== true) return sendError(response, 404, "M_NOT_FOUND", "Not found");
+    if (media === undefined) return sendError(response, 404, "M_NOT_FOUND", `Not found '${url.pathname}'`);
     if (authenticated && media.readers !== undefined && !media.readers.includes(token ?? "")) {
       return sendError(response, 403, "M_FORBIDDEN", "You are not allowed to see this media");
     }
     if (media.behaviour !== undefined && misbehavesInstead(media.behaviour, response)) return;
     if (media.pending === true) return sendError(response, 504, "M_NOT_YET_UPLOADED", "Media has not been uploaded yet");
-    if (endpoint === "thumbnail") {
-      for (const name of ["width", "height"]) {
-        if (!/^[0-9]+$/.test(url.searchParams.get(name) ?? "")) {
-          return sendError(response, 400, "M_MISSING_PARAM", `Missing integer query parameter '${name}'`);
-        }
-      }
+    if (endpoint === "thumbnail" && media.thumbnail === undefined && !(media.contentType ?? "").startsWith("image/")) {
+      return sendError(
+        response,
+        400,
+        "M_UNKNOWN",
+        `Cannot find any thumbnails for the requested media ('${url.pathname}').${NO_THUMBNAIL}`,
+      );
     }
     const { bytes, contentType } = endpoint === "thumbnail" && media.thumbnail !== undefined ? media.thumbnail : media;
     await sendMedia(response, bytes, { ...this.behaviour, ...media.behaviour }, headersOf(contentType, media.contentDisposition));
@@ -224,8 +248,24 @@ function headersOf(contentType = "application/octet-stream", contentDisposition:
 }
 
 function sendError(response: ServerResponse, status: number, errcode: string, error: string, more: Record<string, unknown> = {}): void {
-  response.writeHead(status, { "content-type": "application/json", "cache-control": "no-cache, no-store, must-revalidate" });
+  response.writeHead(status, {
+    ...CORS_HEADERS,
+    "content-type": "application/json",
+    "cache-control": "no-cache, no-store, must-revalidate",
+  });
   response.end(JSON.stringify({ errcode, error, ...more }));
+}
+
+/** Both are asked for; if not, that is answered. */
+function hasSize(query: URLSearchParams, response: ServerResponse): boolean {
+  for (const name of ["width", "height"]) {
+    const value = query.get(name);
+    if (value !== null && /^[0-9]+$/.test(value)) continue;
+    if (value === null) sendError(response, 400, "M_MISSING_PARAM", `Missing required integer query parameter ${name}`);
+    else sendError(response, 400, "M_INVALID_PARAM", `Query parameter ${name} must be an integer`);
+    return false;
+  }
+  return true;
 }
 
 /** Whether the behaviour has taken the place of any answer. */
