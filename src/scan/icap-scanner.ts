@@ -3,7 +3,7 @@ import { IcapError, IcapService, type IcapScanResult, type IcapServiceOptions } 
 import { GatewayError } from "../errors.ts";
 import { type CanaryAnswer, Proof, type ProofLog } from "./proof.ts";
 import type { CanaryKind } from "./canary-samples.ts";
-import type { Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
+import type { KeptOutcome, Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 
 export interface IcapScannerOptions {
   readonly name: string;
@@ -71,8 +71,9 @@ export class IcapScanner implements Scanner {
   }
 
   /** Replicas share tags and say the same; but what any of them said while it may not have worked is asked again. */
-  upholds(stamp: Stamp): boolean {
-    return this.#replicas.some(({ proof }) => proof.upholds(stamp)) && !this.#replicas.some(({ proof }) => proof.doubts(stamp));
+  upholds(stamp: Stamp, outcome: KeptOutcome): boolean {
+    const upheld = this.#replicas.some(({ proof }) => proof.upholds(stamp, outcome));
+    return upheld && !this.#replicas.some(({ proof }) => proof.doubts(stamp, outcome));
   }
 
   async scan(subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {

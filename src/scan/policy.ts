@@ -3,7 +3,7 @@ import { type DetectedType, isAllowed, isBlocked } from "../media/mime.ts";
 import { GatewayError } from "../errors.ts";
 import type { Stamps, VerdictRecord } from "../verdicts/store.ts";
 import type { PipelineEvents } from "./events.ts";
-import type { Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
+import type { KeptOutcome, Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
 
 /** What happens to one content. Only those that a `VerdictRecord` can say are ever kept. */
 export type Decision =
@@ -60,9 +60,9 @@ export class Policy {
       case "type_forbidden":
         return true;
       case "infected":
-        return this.#scanners.some((scanner) => scanner.name === record.scanner && stillStands(scanner, record.stamps));
+        return this.#scanners.some((scanner) => scanner.name === record.scanner && stillStands(scanner, record));
       case "clean":
-        return this.#scanners.every((scanner) => stillStands(scanner, record.stamps));
+        return this.#scanners.every((scanner) => stillStands(scanner, record));
     }
   }
 
@@ -130,7 +130,7 @@ function isUnavailable(failure: unknown): boolean {
   return failure instanceof GatewayError && failure.code === "scanner_unavailable";
 }
 
-function stillStands(scanner: Scanner, stamps: Stamps): boolean {
+function stillStands(scanner: Scanner, { outcome, stamps }: { readonly outcome: KeptOutcome; readonly stamps: Stamps }): boolean {
   const stamp = stamps[scanner.name];
-  return stamp !== undefined && scanner.upholds(stamp);
+  return stamp !== undefined && scanner.upholds(stamp, outcome);
 }

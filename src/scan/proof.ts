@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { type CanaryKind, buildCanary } from "./canary-samples.ts";
 import { waitFor } from "./deadline.ts";
 import { SingleFlight } from "./single-flight.ts";
-import type { Stamp } from "./scanner.ts";
+import type { KeptOutcome, Stamp } from "./scanner.ts";
 
 /** What a service said of one canary: a verdict under a tag, that it failed, or (`unreachable`) nothing. */
 export type CanaryAnswer =
@@ -53,6 +53,15 @@ const ADVICE_INTERVAL = 3_600_000;
 /** Windows of doubt that are kept apart; older ones are joined into one. */
 const MAX_WINDOWS = 32;
 
+/** A time between a pass and the failure after it, and the verdicts that the failure makes doubtful. */
+interface Doubt {
+  readonly of: KeptOutcome;
+  readonly from: number;
+  readonly until: number;
+}
+
+const LOOK_AT_ENGINE = "look whether the antivirus engine behind it runs, and into its log";
+
 /** A proof that holds. Each is an object of its own: whoever compares it before and after knows that nothing came between. */
 export interface Standing {
   readonly tag: string;
@@ -74,8 +83,7 @@ export class Proof implements Disposable {
   #lastPass = Number.NEGATIVE_INFINITY;
   #lastRun = Number.NEGATIVE_INFINITY;
   #failures = 0;
-  /** Times between a pass and the failure after it: what was said then counts no more. */
-  #doubts: { readonly from: number; readonly until: number }[] = [];
+  #doubts: Doubt[] = [];
   /** Outlives the standing of a service that is merely down. */
   #upheldTag: string | undefined;
   readonly #missed = new Map<CanaryKind, string>();
@@ -101,14 +109,14 @@ export class Proof implements Disposable {
     return [...this.#missed.values()];
   }
 
-  /** Whether a verdict given under this stamp counts. A service that is merely down keeps what it said before. */
-  upholds(stamp: Stamp): boolean {
-    return stamp.tag === this.#upheldTag && !this.doubts(stamp);
+  /** Whether such a verdict, given under this stamp, counts. A service that is merely down keeps what it said before. */
+  upholds(stamp: Stamp, outcome: KeptOutcome): boolean {
+    return stamp.tag === this.#upheldTag && !this.doubts(stamp, outcome);
   }
 
   /** Whether it was given at a time when this service, as was found out later, may not have worked. */
-  doubts({ at }: Stamp): boolean {
-    return this.#doubts.some(({ from, until }) => at >= from && at <= until);
+  doubts({ at }: Stamp, outcome: KeptOutcome): boolean {
+    return this.#doubts.some(({ of, from, until }) => of === outcome && at >= from && at <= until);
   }
 
   /** Another tag was seen: what was said under the old one counts no more, and nothing under the new one counts yet. */
@@ -175,10 +183,10 @@ export class Proof implements Disposable {
         continue;
       }
       const complaint = this.#complaint(kind, answer.outcome);
-      if (complaint !== undefined) return this.#doubt("broken", complaint);
+      if (complaint !== undefined) return this.#doubt(kind === "harmless" ? "infected" : "clean", "broken", complaint);
       tags.add(answer.tag);
     }
-    if (failure !== undefined) return this.#doubt("down", failure);
+    if (failure !== undefined) return this.#doubt("clean", "down", `it could not scan its canaries (${failure}): ${LOOK_AT_ENGINE}`);
     const [tag] = tags;
     if (tag === undefined || tags.size > 1) return this.#fail("down", "its ISTag changed while its canaries were sent");
     this.#pass(tag, begun);
@@ -213,11 +221,15 @@ export class Proof implements Disposable {
   }
 
   /** It answered, and wrongly: it may have done so ever since it last passed. */
-  #doubt(kind: "broken" | "down", why: string): void {
-    this.#doubts.push({ from: this.#lastPass, until: this.#options.clock() });
-    const [first, second] = this.#doubts;
-    if (this.#doubts.length > MAX_WINDOWS && first !== undefined && second !== undefined) {
-      this.#doubts.splice(0, 2, { from: Math.min(first.from, second.from), until: second.until });
+  #doubt(of: KeptOutcome, kind: "broken" | "down", why: string): void {
+    const window = { of, from: this.#lastPass, until: this.#options.clock() };
+    this.#doubts.push(window);
+    if (this.#doubts.length > MAX_WINDOWS) {
+      const [first, second] = this.#doubts.filter((doubt) => doubt.of === of);
+      if (first !== undefined && second !== undefined) {
+        const joined = { of, from: Math.min(first.from, second.from), until: second.until };
+        this.#doubts = [joined, ...this.#doubts.filter((doubt) => doubt !== first && doubt !== second)];
+      }
     }
     this.#fail(kind, why);
   }

@@ -28,6 +28,9 @@ export type ScanVerdict =
   /** The scanner says that it could not look inside: encrypted, too deep, too large for it. */
   | { readonly outcome: "unscannable"; readonly stamp: Stamp; readonly why: string };
 
+/** Of the verdicts that are kept. */
+export type KeptOutcome = "clean" | "infected";
+
 export interface ScannerHealth {
   readonly ready: boolean;
   /** Why it is not ready, or what is missing although it is; in words that an operator can act on. */
@@ -50,6 +53,6 @@ export interface Scanner extends AsyncDisposable {
    *   Whatever `subject.open()` throws, and the signal's reason, come through as they are.
    */
   scan(subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict>;
-  /** Whether a verdict given under this stamp still counts. */
-  upholds(stamp: Stamp): boolean;
+  /** Whether such a verdict, given under this stamp, still counts. */
+  upholds(stamp: Stamp, outcome: KeptOutcome): boolean;
 }

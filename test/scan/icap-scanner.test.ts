@@ -145,8 +145,8 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     const order = antivirus.seen.map((body) => (body.equals(HARMLESS) ? "media" : "canary"));
     expect(order[0]).toBe("media");
     expect(order.indexOf("media", 1)).toBeGreaterThanOrEqual(4);
-    expect(scanner.upholds(before.stamp)).toBe(false);
-    expect(scanner.upholds(after.stamp)).toBe(true);
+    expect(scanner.upholds(before.stamp, "clean")).toBe(false);
+    expect(scanner.upholds(after.stamp, "clean")).toBe(true);
   });
 
   it("a new ISTag whose canaries come back clean is never believed", async () => {
@@ -171,7 +171,7 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     await using antivirus = new Antivirus();
     const { scanner } = await scannerOf([await antivirus.start()], { clock: () => now, canaryInterval: 50 });
     const old = { tag: "tag-1", at: now - 10 };
-    expect(scanner.upholds(old)).toBe(true);
+    expect(scanner.upholds(old, "clean")).toBe(true);
     now += 60_000;
     antivirus.blind = true;
     const doubtful = await scanner.scan(subject(EICAR), SIGNAL);
@@ -179,8 +179,8 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
     antivirus.blind = false;
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
-    expect(scanner.upholds(doubtful.stamp)).toBe(false);
-    expect(scanner.upholds(old)).toBe(true);
+    expect(scanner.upholds(doubtful.stamp, "clean")).toBe(false);
+    expect(scanner.upholds(old, "clean")).toBe(true);
   });
 
   it("one that errs is down, not broken: it blocks, keeps what it said before, and comes back by itself", async () => {
@@ -191,7 +191,7 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     await expect(scanner.scan(subject(HARMLESS), SIGNAL)).rejects.toEqual(unavailable);
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
     expect(entries.at(-1)?.what).toBe("down");
-    expect(scanner.upholds(before)).toBe(true);
+    expect(scanner.upholds(before, "clean")).toBe(true);
     antivirus.failing = false;
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
   });
@@ -232,7 +232,7 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     while (doubtful.outcome !== "clean") doubtful = await scanner.scan(subject(EICAR), SIGNAL);
     await expect.poll(() => scanner.health().problems.join(), { timeout: 10_000 }).toContain("scans nothing");
     expect(scanner.health().ready).toBe(true);
-    expect(scanner.upholds(doubtful.stamp)).toBe(false);
+    expect(scanner.upholds(doubtful.stamp, "clean")).toBe(false);
   });
 
   it("an answer that spans a failure and the next proof under the same tag is not believed", async () => {
@@ -280,12 +280,22 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     await using antivirus = new Antivirus();
     const { scanner } = await scannerOf([await antivirus.start()], { canaryInterval: 50, clock: () => 1000 });
     const { stamp } = await scanner.scan(subject(HARMLESS), SIGNAL);
-    expect(scanner.upholds(stamp)).toBe(true);
+    expect(scanner.upholds(stamp, "clean")).toBe(true);
     antivirus.failing = true;
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
     antivirus.failing = false;
     await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(true);
-    expect(scanner.upholds(stamp)).toBe(false);
+    expect(scanner.upholds(stamp, "clean")).toBe(false);
+  });
+
+  it("what it found infected stays so while its engine is gone: only its clean verdicts are doubtful then", async () => {
+    await using antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()], { canaryInterval: 50, clock: () => 1000 });
+    const { stamp } = await scanner.scan(subject(EICAR), SIGNAL);
+    antivirus.failing = true;
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
+    expect([scanner.upholds(stamp, "clean"), scanner.upholds(stamp, "infected")]).toEqual([false, true]);
+    expect(scanner.health().problems.join()).toContain("engine");
   });
 
   it("one that reports everything as infected is broken too", async () => {
