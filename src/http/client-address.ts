@@ -1,5 +1,6 @@
 /** Who is at the other end, seen through the proxies that the operator trusts. */
 import { BlockList, isIP } from "node:net";
+import ipaddr from "ipaddr.js";
 
 export class ClientAddresses {
   readonly #trusted = new BlockList();
@@ -35,4 +36,11 @@ export class ClientAddresses {
 /** A dual-stack socket shows IPv4 peers as IPv4-mapped IPv6 addresses. */
 function unmapped(address: string): string {
   return address.startsWith("::ffff:") && isIP(address.slice(7)) === 4 ? address.slice(7) : address;
+}
+
+/** What one client has of addresses: an IPv6 client may take any of its /64 at any time. What is no address stays as it is. */
+export function networkOf(address: string): string {
+  if (isIP(address) !== 6) return address;
+  const bytes = ipaddr.IPv6.parse(address.split("%")[0] ?? "").toByteArray();
+  return `${Buffer.from(bytes.slice(0, 8)).toString("hex")}/64`;
 }

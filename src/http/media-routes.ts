@@ -10,7 +10,7 @@ import { GatewayError } from "../errors.ts";
 import { parseMxc, parseMxcUrl } from "../media/mxc.ts";
 import type { Credentials, MediaVariant, Mxc } from "../media/source.ts";
 import type { Journal, MediaAnswer, MediaRequest } from "../scan/request.ts";
-import type { ClientAddresses } from "./client-address.ts";
+import { type ClientAddresses, networkOf } from "./client-address.ts";
 import { COMMON_HEADERS } from "./common-headers.ts";
 import type { HttpEnv } from "./env.ts";
 import { readJsonObject } from "./json-body.ts";
@@ -114,9 +114,12 @@ export function mediaRoutes(options: MediaRoutesOptions): Hono<HttpEnv> {
 /** Aborts when the connection ends before the answer does. */
 function clientSignal(outgoing: ServerResponse): AbortSignal {
   const controller = new AbortController();
-  outgoing.once("close", () => {
+  const end = (): void => {
     if (!outgoing.writableFinished) controller.abort(new GatewayError("client_gone"));
-  });
+  };
+  // It may have gone while its request was read.
+  if (outgoing.destroyed || outgoing.closed) end();
+  else outgoing.once("close", end);
   return controller.signal;
 }
 
@@ -168,7 +171,7 @@ class Caller {
     const address = this.#options.addresses.resolve(remoteAddress, context.req.header("x-forwarded-for"));
     return {
       credentials: { authorization, forwarded },
-      client: { address, token: this.#tokenDigest(authorization) },
+      client: { address: networkOf(address), token: this.#tokenDigest(authorization) },
       journal: context.get("journal"),
     };
   }

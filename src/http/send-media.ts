@@ -4,7 +4,7 @@ import type { ServerResponse } from "node:http";
 export interface ReaderLimits {
   /** Milliseconds in which a reader has to take a byte. */
   readonly idle: number;
-  /** Milliseconds that any media may take, whatever its size; on top of that, as long as its bytes take at `rate`. */
+  /** Milliseconds that a reader may keep us waiting in all, whatever the size; on top of that, as long as the bytes take at `rate`. */
   readonly patience: number;
   /** Bytes a second. Slower readers would hold spool and slots for hours. */
   readonly rate: number;
@@ -31,41 +31,59 @@ export async function sendMedia(
   limits = LIMITS,
 ): Promise<Delivery> {
   let sent = 0;
-  const tooSlow = setTimeout(() => outgoing.destroy(), limits.patience + (size / limits.rate) * 1000);
+  const reader = new Reader(outgoing, limits, size);
   try {
-    if (isGone(outgoing)) return { sent, complete: false };
-    outgoing.setTimeout(limits.idle, () => outgoing.destroy());
+    if (reader.gone) return { sent, complete: false };
     outgoing.writeHead(200, headers);
     for await (const chunk of body) {
-      if (isGone(outgoing)) break;
+      if (reader.gone) break;
       sent += chunk.length;
-      if (!outgoing.write(chunk)) await next(outgoing, "drain");
+      if (!outgoing.write(chunk)) await reader.next("drain");
     }
-    if (!isGone(outgoing)) {
+    if (!reader.gone) {
       outgoing.end();
-      await next(outgoing, "finish");
+      await reader.next("finish");
     }
     return { sent, complete: outgoing.writableFinished };
   } catch (error) {
     outgoing.destroy();
     return { sent, complete: false, error };
-  } finally {
-    clearTimeout(tooSlow);
   }
 }
 
-function isGone(outgoing: ServerResponse): boolean {
-  return outgoing.destroyed || outgoing.closed;
-}
+/** The one at the other end. Only the time that it keeps us waiting counts against it, not the homeserver's. */
+class Reader {
+  readonly #outgoing: ServerResponse;
+  readonly #idle: number;
+  #patience: number;
 
-/** Waits for the event, or for the end of the connection. */
-async function next(outgoing: ServerResponse, event: "drain" | "finish"): Promise<void> {
-  if (isGone(outgoing)) return;
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      outgoing.off(event, done).off("close", done);
-      resolve();
-    };
-    outgoing.on(event, done).on("close", done);
-  });
+  constructor(outgoing: ServerResponse, { idle, patience, rate }: ReaderLimits, size: number) {
+    this.#outgoing = outgoing;
+    this.#idle = idle;
+    this.#patience = patience + (size / rate) * 1000;
+    outgoing.on("timeout", () => outgoing.destroy());
+  }
+
+  get gone(): boolean {
+    return this.#outgoing.destroyed || this.#outgoing.closed;
+  }
+
+  /** Waits for the event, or for the end of the connection, which comes when the reader is too slow. */
+  async next(event: "drain" | "finish"): Promise<void> {
+    if (this.gone) return;
+    const outgoing = this.#outgoing;
+    const started = performance.now();
+    const tooSlow = setTimeout(() => outgoing.destroy(), this.#patience);
+    outgoing.setTimeout(this.#idle);
+    await new Promise<void>((resolve) => {
+      const done = (): void => {
+        outgoing.off(event, done).off("close", done);
+        resolve();
+      };
+      outgoing.on(event, done).on("close", done);
+    });
+    outgoing.setTimeout(0);
+    clearTimeout(tooSlow);
+    this.#patience = Math.max(1, this.#patience - (performance.now() - started));
+  }
 }

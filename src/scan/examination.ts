@@ -75,7 +75,7 @@ export class Examination {
         if (fetched.size > maxFileSize) throw new GatewayError("too_large");
         if (request.attachment !== undefined) assertCounterRange(request.attachment, fetched.size);
       }
-      const spool = await this.#spool(fetched.size ?? maxFileSize, signal);
+      const spool = await spoolSoon(this.#options.spools, fetched.size ?? maxFileSize, signal);
       try {
         const finding = await this.#find(key, request, fetched, spool, signal);
         return { finding, fetched, spool, close: () => spool.close() };
@@ -86,12 +86,6 @@ export class Examination {
     } finally {
       fetched.body.destroy();
     }
-  }
-
-  /** While it waits it holds a slot, which others could use; so it does not wait for long. */
-  async #spool(capacity: number, signal: AbortSignal): Promise<Spool> {
-    using time = new Deadline(SPOOL_WAIT, () => new GatewayError("no_room", { detail: "slow readers hold the spool" }), signal);
-    return await this.#options.spools.create(capacity, time.signal);
   }
 
   async #find(key: string, request: MediaRequest, fetched: FetchedMedia, spool: Spool, signal: AbortSignal): Promise<Finding> {
@@ -210,6 +204,15 @@ export class Examination {
     request.journal.scanMs = performance.now() - started;
     return decision;
   }
+}
+
+/**
+ * Room in the spool. Who waits for it holds a slot and a connection, which others could use; so nobody waits for long.
+ * @throws GatewayError `no_room`; the signal's reason.
+ */
+export async function spoolSoon(spools: SpoolPool, capacity: number, signal: AbortSignal): Promise<Spool> {
+  using time = new Deadline(SPOOL_WAIT, () => new GatewayError("no_room", { detail: "slow readers hold the spool" }), signal);
+  return await spools.create(capacity, time.signal);
 }
 
 /** Errors are never kept, nor is what only the operator's leniency or a scanner's mood decided. */

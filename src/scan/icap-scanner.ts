@@ -26,6 +26,8 @@ interface Replica {
 /** What is said of the bytes to every service: nothing that an uploader chose. */
 const UNNAMED = { contentType: "application/octet-stream", fileName: "media" } as const;
 
+const ANSWERED_BADLY: ReadonlySet<string> = new Set(["closed_early", "protocol", "limit"]);
+
 /** A verdict may be followed by the news that its ISTag is new; then the canaries go first, and the media again. */
 const MAX_TAG_CHANGES = 2;
 
@@ -164,8 +166,14 @@ function withStamp(verdict: Exclude<IcapScanResult["verdict"], { outcome: "error
 async function sendCanary(service: IcapService, bytes: Buffer, signal: AbortSignal): Promise<CanaryAnswer> {
   // Asked anew, so that a service which was replaced in the meantime is known by its new ISTag and limits.
   await service.options(signal, { fresh: true });
-  const { verdict, isTag } = await service.scan({ ...UNNAMED, body: () => once(bytes), size: bytes.length, priority: true, signal });
-  return verdict.outcome === "error" ? { outcome: "failed", why: verdict.why } : { outcome: verdict.outcome, tag: isTag ?? "" };
+  try {
+    const { verdict, isTag } = await service.scan({ ...UNNAMED, body: () => once(bytes), size: bytes.length, priority: true, signal });
+    return verdict.outcome === "error" ? { outcome: "failed", why: verdict.why } : { outcome: verdict.outcome, tag: isTag ?? "" };
+  } catch (error) {
+    // It was there, and broke off or talked nonsense at this very file.
+    if (error instanceof IcapError && ANSWERED_BADLY.has(error.code)) return { outcome: "failed", why: error.message };
+    throw error;
+  }
 }
 
 async function* once(bytes: Buffer): AsyncGenerator<Buffer> {

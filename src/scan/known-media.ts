@@ -7,7 +7,7 @@ import type { Admission } from "./admission.ts";
 import { mediaAnswer, verdictAnswer } from "./answer.ts";
 import type { Deadline } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
-import type { Finding } from "./examination.ts";
+import { type Finding, spoolSoon } from "./examination.ts";
 import { Line } from "./line.ts";
 import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
@@ -94,7 +94,7 @@ export class KnownMedia {
     pieces: AsyncIterable<Buffer[]>,
     signal: AbortSignal,
   ): Promise<DeliverableMedia> {
-    const spool = await this.#options.spools.create(record.size, signal);
+    const spool = await spoolSoon(this.#options.spools, record.size, signal);
     try {
       for await (const piece of pieces) for (const part of piece) await spool.write(part);
       signal.throwIfAborted();

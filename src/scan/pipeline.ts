@@ -156,6 +156,7 @@ export class Pipeline {
       if (deadline.signal.aborted) throw error;
       if (error instanceof GatewayError && OWN_FAILURES.has(error.code)) return {};
       // What became of somebody else's scan is told only to those who may read the media.
+      using _slot = await this.#options.admission.transfers.acquire(deadline.signal);
       const { body } = await this.#options.source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
       body.destroy();
       throw error;

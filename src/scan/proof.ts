@@ -84,6 +84,12 @@ export class Proof implements Disposable {
   #lastRun = Number.NEGATIVE_INFINITY;
   #failures = 0;
   #doubts: Doubt[] = [];
+  /** What is doubted already of the time since the last pass. */
+  readonly #doubted = new Set<KeptOutcome>();
+  /** When the last standing was lost; before there was any, the start. */
+  #lostAt: number;
+  /** Tags that scans met while a run was under way. */
+  readonly #seenTags = new Set<string>();
   /** Outlives the standing of a service that is merely down. */
   #upheldTag: string | undefined;
   readonly #missed = new Map<CanaryKind, string>();
@@ -93,6 +99,7 @@ export class Proof implements Disposable {
 
   constructor(options: ProofOptions) {
     this.#options = options;
+    this.#lostAt = options.clock();
   }
 
   /** Under which verdicts count now. */
@@ -172,23 +179,32 @@ export class Proof implements Disposable {
     const begun = clock();
     const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(this.#options.timeout)]);
     const tags = new Set<string>();
-    let failure: string | undefined;
+    const found: { failure?: string; complaint?: string; unreachable?: string } = {};
+    this.#seenTags.clear();
     // All of them, whatever the first ones came to: an engine that fails at one may acquit the next.
     for (const kind of ["harmless", ...required] as const) {
       const answer = await this.#send(kind === "harmless" ? harmless() : buildCanary(kind).bytes, signal);
       if (this.#stop.signal.aborted) return;
       if ("why" in answer) {
-        if (answer.outcome === "unreachable") return this.#fail("down", answer.why);
-        failure ??= answer.why;
+        found[answer.outcome === "failed" ? "failure" : "unreachable"] ??= answer.why;
+        if (answer.outcome === "unreachable") break;
         continue;
       }
       const complaint = this.#complaint(kind, answer.outcome);
-      if (complaint !== undefined) return this.#doubt(kind === "harmless" ? "infected" : "clean", "broken", complaint);
+      if (complaint !== undefined && kind !== "harmless") return this.#doubt(["clean"], "broken", complaint);
+      if (complaint !== undefined) found.complaint = complaint;
       tags.add(answer.tag);
     }
-    if (failure !== undefined) return this.#doubt("clean", "down", `it could not scan its canaries (${failure}): ${LOOK_AT_ENGINE}`);
+    if (found.complaint !== undefined) return this.#doubt(["clean", "infected"], "broken", found.complaint);
+    if (found.failure !== undefined) {
+      return this.#doubt(["clean"], "down", `it could not scan its canaries (${found.failure}): ${LOOK_AT_ENGINE}`);
+    }
+    if (found.unreachable !== undefined) return this.#fail("down", found.unreachable);
     const [tag] = tags;
-    if (tag === undefined || tags.size > 1) return this.#fail("down", "its ISTag changed while its canaries were sent");
+    if (tag === undefined || tags.size > 1 || [...this.#seenTags].some((seen) => seen !== tag)) {
+      this.#upheldTag = undefined;
+      return this.#fail("down", "its ISTag changed while its canaries were sent");
+    }
     this.#pass(tag, begun);
     const advisedLately = this.#advised?.tag === tag && clock() - this.#advised.at < ADVICE_INTERVAL;
     // Nobody waits for these.
@@ -213,6 +229,7 @@ export class Proof implements Disposable {
 
   #pass(tag: string, begun: number): void {
     this.#failures = 0;
+    this.#doubted.clear();
     this.#lastPass = begun;
     this.#upheldTag = tag;
     if (this.#standing?.tag === tag) return;
@@ -221,25 +238,36 @@ export class Proof implements Disposable {
   }
 
   /** It answered, and wrongly: it may have done so ever since it last passed. */
-  #doubt(of: KeptOutcome, kind: "broken" | "down", why: string): void {
-    const window = { of, from: this.#lastPass, until: this.#options.clock() };
-    this.#doubts.push(window);
-    if (this.#doubts.length > MAX_WINDOWS) {
-      const [first, second] = this.#doubts.filter((doubt) => doubt.of === of);
-      if (first !== undefined && second !== undefined) {
-        const joined = { of, from: Math.min(first.from, second.from), until: second.until };
-        this.#doubts = [joined, ...this.#doubts.filter((doubt) => doubt !== first && doubt !== second)];
-      }
+  #doubt(outcomes: readonly KeptOutcome[], kind: "broken" | "down", why: string): void {
+    const until = this.#standing === undefined ? this.#lostAt : this.#options.clock();
+    for (const of of outcomes) {
+      // What it says while it has no standing counts nowhere, so there is one window for each standing that was lost.
+      if (this.#doubted.has(of)) continue;
+      this.#doubted.add(of);
+      this.#doubts.push({ of, from: this.#lastPass, until });
+      this.#joinOldDoubts(of);
     }
     this.#fail(kind, why);
+  }
+
+  #joinOldDoubts(of: KeptOutcome): void {
+    const [first, second, ...rest] = this.#doubts.filter((doubt) => doubt.of === of);
+    if (first === undefined || second === undefined || rest.length < MAX_WINDOWS) return;
+    const joined = { of, from: Math.min(first.from, second.from), until: second.until };
+    this.#doubts = [joined, ...this.#doubts.filter((doubt) => doubt !== first && doubt !== second)];
   }
 
   #fail(kind: "broken" | "down", why: string): void {
     const known = this.#standing === undefined && this.#trouble.kind === kind && this.#trouble.why === why;
     this.#failures += 1;
-    this.#standing = undefined;
-    this.#trouble = { kind, why };
+    this.#lose({ kind, why });
     if (!known) this.#options.log.unproven(this.#options.name, kind, why);
+  }
+
+  #lose(trouble: { readonly kind: "starting" | "down" | "broken"; readonly why: string }): void {
+    if (this.#standing !== undefined) this.#lostAt = this.#options.clock();
+    this.#standing = undefined;
+    this.#trouble = trouble;
   }
 
   async #advise(tag: string): Promise<void> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ClientAddresses } from "../../src/http/client-address.ts";
+import { ClientAddresses, networkOf } from "../../src/http/client-address.ts";
 
 describe("the address of a client", () => {
   const addresses = new ClientAddresses(["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48", "::1"]);
@@ -30,5 +30,14 @@ describe("the address of a client", () => {
 
   it("nobody is trusted unless the operator says so", () => {
     expect(new ClientAddresses([]).resolve("127.0.0.1", "198.51.100.1")).toBe("127.0.0.1");
+  });
+});
+
+describe("what one client has of addresses", () => {
+  it("is its /64 with IPv6, and itself otherwise", () => {
+    expect(networkOf("2001:db8:1:2::1")).toBe(networkOf("2001:db8:1:2:ffff::9"));
+    expect(networkOf("2001:db8:1:2::1")).not.toBe(networkOf("2001:db8:1:3::1"));
+    expect(networkOf("fe80::1%eth0")).toBe(networkOf("fe80::2"));
+    expect([networkOf("192.0.2.1"), networkOf("")]).toEqual(["192.0.2.1", ""]);
   });
 });

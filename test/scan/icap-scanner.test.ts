@@ -298,6 +298,32 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     expect(scanner.health().problems.join()).toContain("engine");
   });
 
+  it("a replica that does not work and is not used makes no verdict of another doubtful", async () => {
+    await using healthy = new Antivirus();
+    await using blind = new Antivirus();
+    blind.blind = true;
+    const { scanner, entries } = await scannerOf([await blind.start(), await healthy.start()], { canaryInterval: 50 });
+    const { stamp } = await scanner.scan(subject(HARMLESS), SIGNAL);
+    const asked = blind.seen.length;
+    await expect.poll(() => blind.seen.length, { timeout: 10_000 }).toBeGreaterThan(asked + 4);
+    expect(entries.map(({ what }) => what)).toContain("broken");
+    expect(scanner.upholds(stamp, "clean")).toBe(true);
+  });
+
+  it("one that fails at a canary and is then gone makes its clean verdicts doubtful all the same", async () => {
+    const antivirus = new Antivirus();
+    const { scanner } = await scannerOf([await antivirus.start()], { canaryInterval: 50, clock: () => 1000, canaryTimeout: 300 });
+    const { stamp } = await scanner.scan(subject(HARMLESS), SIGNAL);
+    antivirus.before = (body) => void (antivirus.failing = !body.includes("PK"));
+    antivirus.hold = (body) => (body.includes("PK") ? new Promise(() => undefined) : Promise.resolve());
+    await expect.poll(() => scanner.health().ready, { timeout: 10_000 }).toBe(false);
+    antivirus.before = () => void (antivirus.failing = false);
+    antivirus.hold = () => Promise.resolve();
+    await expect.poll(() => scanner.health().ready, { timeout: 20_000 }).toBe(true);
+    expect(scanner.upholds(stamp, "clean")).toBe(false);
+    await antivirus[Symbol.asyncDispose]();
+  });
+
   it("one that reports everything as infected is broken too", async () => {
     await using antivirus = new Antivirus();
     antivirus.table = signatureService({
@@ -309,6 +335,7 @@ describe("an ICAP service is believed only while it catches its canaries", () =>
     });
     const { scanner } = await scannerOf([await antivirus.start()]);
     expect(scanner.health()).toMatchObject({ ready: false, problems: [expect.stringContaining("harmless")] });
+    expect(scanner.upholds({ tag: "x", at: 0 }, "infected")).toBe(false);
   });
 
   it("a block page without a word is no failure of the scanner, and no verdict of another replica overrules it", async () => {
