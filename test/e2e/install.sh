@@ -12,4 +12,4 @@ chmod +x "$guard"
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q -o DPkg::Lock::Timeout=300 update
-apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends nginx-light python3-venv
+apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends nginx-light python3 python3-venv

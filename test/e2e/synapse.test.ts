@@ -199,7 +199,7 @@ describe("media of another server", () => {
     expect(outcome(await get(`download/127.0.0.1:9/unreachable`, bob.token))).toEqual([502, FETCH_FAILED]);
   });
 
-  it("Synapse's rate limit is passed on in the form that clients honour; with X-Forwarded-For it counts for each address", async () => {
+  it("Synapse's rate limit, which names no delay here, becomes one in the form that clients honour; with X-Forwarded-For it counts for each address", async () => {
     expect((await downloadFromAfar("192.0.2.1")).status).toBe(200);
     const answer = await downloadFromAfar("192.0.2.1");
     expect(outcome(answer)).toEqual([429, { errcode: "M_LIMIT_EXCEEDED", error: "Too many requests", retry_after_ms: 2000 }]);

@@ -1,19 +1,15 @@
 /** A real nginx with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
-import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { connect } from "node:tls";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import type { Machine, Port } from "./peers/machine.ts";
 import { Peer } from "./peers/peer.ts";
 import { testCertificate } from "./tls.ts";
 
-const execute = promisify(execFile);
 const DEPLOYMENT = fileURLToPath(new URL("../../docs/deployment.md", import.meta.url));
-const INSTALL = fileURLToPath(new URL("../e2e/install.sh", import.meta.url));
 const TLS = fileURLToPath(new URL("../fixtures/tls/", import.meta.url));
 const PROGRAMS = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx", "/usr/local/bin/nginx", "/opt/homebrew/bin/nginx"];
 
@@ -72,18 +68,10 @@ export class Nginx extends Peer {
   }
 }
 
-/**
- * Where nginx is; installs it where it can.
- * @throws Error that says what to do, where it can't
- */
-export async function ensureNginx(): Promise<string> {
-  if (installed() === undefined && process.getuid?.() === 0 && existsSync("/usr/bin/apt-get")) {
-    await execute(INSTALL, [], { maxBuffer: 64 * 1024 * 1024 }).catch((cause: unknown) => {
-      throw new Error(`The end-to-end tests need nginx, and ${INSTALL} could not install it.`, { cause });
-    });
-  }
+/** Where nginx is. @throws Error that says what to do, where it is not */
+export function findNginx(): string {
   const found = installed();
-  if (found === undefined) throw new Error(`The end-to-end tests need nginx: run \`sudo ${INSTALL}\` once (Debian's nginx-light).`);
+  if (found === undefined) throw new Error("The end-to-end tests need nginx: run `sudo test/e2e/install.sh` once (Debian's nginx-light).");
   return found;
 }
 
@@ -118,7 +106,7 @@ async function serverBlock({ gateway, synapse, refuseDirectMedia = false }: Ngin
 /** @throws Error that says what is missing, or with the end of nginx's log */
 export async function startNginx(options: NginxOptions): Promise<Nginx> {
   const machine = startLocalMachine();
-  const nginx = new Nginx(await ensureNginx(), machine, await machine.makeDirectory(), await machine.freePort());
+  const nginx = new Nginx(findNginx(), machine, await machine.makeDirectory(), await machine.freePort());
   await nginx.prepare(options);
   await nginx.restart();
   return nginx;

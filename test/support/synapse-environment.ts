@@ -35,9 +35,9 @@ async function environment(): Promise<string> {
   try {
     await execute("python3", [MAKE, directory, REQUIREMENTS], { maxBuffer: 16 * 1024 * 1024 });
   } catch (cause) {
-    const output = cause instanceof Error && "stderr" in cause ? String(cause.stderr).slice(-2000) : "";
+    const told = cause instanceof Error && "stdout" in cause && "stderr" in cause ? `${String(cause.stdout)}${String(cause.stderr)}` : "";
     throw new Error(
-      `The end-to-end tests need Synapse from PyPI, and pip could not install ${REQUIREMENTS}. Is PyPI to be reached? Is Debian's python3-venv there (test/e2e/install.sh)?\n${output}`,
+      `The end-to-end tests need Synapse from PyPI, and pip could not install ${REQUIREMENTS}. Is PyPI to be reached? Is Debian's python3-venv there (test/e2e/install.sh)?\n${told.slice(-2000)}`,
       { cause },
     );
   }

@@ -90,7 +90,7 @@ export class Synapse extends Peer {
       registration_shared_secret: this.#secret,
       allow_guest_access: true,
       // Tokens whose users can't refresh them live on.
-      refreshable_access_token_lifetime: "5s",
+      refreshable_access_token_lifetime: "12s",
       enable_authenticated_media: true,
       max_upload_size: "200M",
       log_config: `${directory}/log.yaml`,
