@@ -14,7 +14,9 @@ import {
 } from "matrix-js-sdk";
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import type { IncomingMessage } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
+import { request as requestTls } from "node:https";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -36,7 +38,13 @@ let bob: SynapseUser;
 
 beforeAll(async () => {
   trustTestCertificate();
-  stack = await startStack({ gateway: { web: { trusted_proxies: ["127.0.0.1"] }, scan: { blocked_mimetypes: ["application/pdf"] } } });
+  stack = await startStack({
+    gateway: {
+      web: { trusted_proxies: ["127.0.0.1"] },
+      download: { headers_to_forward: ["x-forwarded-for"] },
+      scan: { blocked_mimetypes: ["application/pdf"] },
+    },
+  });
   nginx = await startNginx({ gateway: stack.gateway.url, synapse: stack.synapse.url, refuseDirectMedia: true });
   [alice, bob] = await Promise.all([stack.synapse.registerUser("alice"), stack.synapse.registerUser("bob")]);
 });
@@ -228,6 +236,18 @@ describe("nginx as docs/deployment.md has it", () => {
     }
   });
 
+  it("tells Synapse the client's own address, whatever the client writes about itself", async () => {
+    const { path } = await stack.synapse.upload(alice.token, randomBytes(100));
+    const dave = await stack.synapse.registerUser("dave");
+    const headers = { authorization: `Bearer ${dave.token}`, "x-forwarded-for": "203.0.113.9" };
+    const options = { headers, ca: testCertificate.cert, localAddress: "127.0.0.2", agent: false } as const;
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      requestTls(`${nginx.url}${BASE_PATH}/download/${path}`, options, resolve).on("error", reject).end();
+    });
+    expect([answer.statusCode, (await buffer(answer)).length]).toEqual([200, 100]);
+    await expect.poll(() => stack.synapse.lastSeenAddress(dave), { timeout: 30_000, interval: 500 }).toBe("127.0.0.2");
+  });
+
   it("has the README's location, word for word", async () => {
     const [location = ""] = /^ *location \^~ \/_matrix\/media_proxy\/ \{.*?^ *\}$/ms.exec(await withoutComments("README.md")) ?? [];
     expect(location).not.toBe("");
@@ -239,6 +259,22 @@ describe("nginx as docs/deployment.md has it", () => {
     const answer = await ask(`${nginx.url}${BASE_PATH}/download/${media.path}`, { token: bob.token });
     expect([answer.status, answer.json, answer.headers.get("access-control-allow-origin")]).toEqual([403, NOT_CLEAN, "*"]);
     expect((await ask(`${nginx.url}${BASE_PATH}/download/..%2f..%2fx/y`, { token: bob.token })).status).toBe(400);
+  });
+});
+
+describe("while the scanner is away", () => {
+  it("no client is told that a file is not clean, for it would believe that for good", async () => {
+    const media = await stack.synapse.upload(alice.token, randomBytes(1000));
+    const { file } = await uploadEncrypted(randomBytes(1000));
+    await stack.cIcap.kill("SIGKILL");
+    try {
+      const scanner = new MatrixContentScannerClient(new BotClient(nginx.url, bob.token));
+      await expect(scanner.scanContent(media.mxc)).rejects.toMatchObject({ body: { reason: "M_UNKNOWN" } });
+      await expect(scanner.scanContentEncrypted(file)).rejects.toMatchObject({ body: { reason: "M_UNKNOWN" } });
+      await expect(scanner.downloadContent(media.mxc)).rejects.toMatchObject({ statusCode: 503 });
+    } finally {
+      await stack.cIcap.restart();
+    }
   });
 });
 

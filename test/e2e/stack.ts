@@ -1,6 +1,6 @@
 /** Everything that a deployment has: Synapse, the gateway before it, c-icap, clamd and Redis behind. */
 import { expect, vi } from "vitest";
-import { startCIcap } from "../support/peers/c-icap.ts";
+import { type CIcap, startCIcap } from "../support/peers/c-icap.ts";
 import { startClamd } from "../support/peers/clamd.ts";
 import { startRedis } from "../support/peers/redis.ts";
 import { type RealGateway, startGateway } from "../support/real-gateway.ts";
@@ -12,6 +12,7 @@ export interface Stack extends AsyncDisposable {
   /** Between the gateway and Synapse. */
   readonly relay: Relay;
   readonly gateway: RealGateway;
+  readonly cIcap: CIcap;
 }
 
 export interface StackOptions {
@@ -40,7 +41,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
   );
   await vi.waitFor(async () => expect((await gateway.readiness()).problems).toEqual([]), { timeout: 30_000, interval: 50 });
   const parts = stack.move();
-  return { synapse, relay, gateway, [Symbol.asyncDispose]: () => parts.disposeAsync() };
+  return { synapse, relay, gateway, cIcap, [Symbol.asyncDispose]: () => parts.disposeAsync() };
 }
 
 export interface Answer {

@@ -128,6 +128,18 @@ describe("media of the homeserver", () => {
     expect((await get(`download/${media.path}`, bob.token)).body.toString()).toBe("late");
   });
 
+  it("encrypted media that is taken away is 404 as well, and keeps its verdict for those who hold its key", async () => {
+    for (const size of [500, 3_000_000]) {
+      const { ciphertext, file } = await encryptFile(randomBytes(size));
+      const media = await synapse.upload(alice.token, ciphertext);
+      const body = { file: file(media.path) };
+      expect((await post("download_encrypted", body, bob.token)).body.equals(ciphertext)).toBe(true);
+      await synapse.quarantine(media);
+      expect(outcome(await post("download_encrypted", body, bob.token))).toEqual([404, NOT_FOUND]);
+      expect((await post("scan_encrypted", body)).json).toEqual({ clean: true, info: "File is clean" });
+    }
+  });
+
   it("known media that Synapse gives to nobody any more is 404: quarantined, deleted", async () => {
     const quarantine = (media: UploadedMedia): Promise<void> => synapse.quarantine(media);
     const remove = (media: UploadedMedia): Promise<void> => synapse.deleteMedia(media);
