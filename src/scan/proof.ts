@@ -128,14 +128,12 @@ export class Proof implements Disposable {
 
   /** Another tag was seen: what was said under the old one counts no more, and nothing under the new one counts yet. */
   tagChanged(tag: string): void {
+    this.#seenTags.add(tag);
     if (tag === this.#upheldTag) return;
     this.#upheldTag = undefined;
     if (this.#standing === undefined) return;
-    this.#standing = undefined;
-    this.#trouble = {
-      kind: "starting",
-      why: `its ISTag changed to ${JSON.stringify(tag.slice(0, 64))}, and its canaries are not back yet`,
-    };
+    const why = `its ISTag changed to ${JSON.stringify(tag.slice(0, 64))}, and its canaries are not back yet`;
+    this.#lose({ kind: "starting", why });
   }
 
   /** The service could not be reached: no use asking it before it has answered a canary. */
@@ -191,7 +189,9 @@ export class Proof implements Disposable {
         continue;
       }
       const complaint = this.#complaint(kind, answer.outcome);
-      if (complaint !== undefined && kind !== "harmless") return this.#doubt(["clean"], "broken", complaint);
+      if (complaint !== undefined && kind !== "harmless") {
+        return this.#doubt(found.complaint === undefined ? ["clean"] : ["clean", "infected"], "broken", complaint);
+      }
       if (complaint !== undefined) found.complaint = complaint;
       tags.add(answer.tag);
     }
