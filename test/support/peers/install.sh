@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs c-icap, ClamAV and Redis from Debian's packages without starting any of them. Safe to run twice at the same time.
+# Installs Debian packages without starting any of what they bring: those named, else c-icap, ClamAV and Redis. Safe to run twice at the same time.
+[ $# -gt 0 ] || set -- c-icap libc-icap-mod-virus-scan clamav-daemon clamav clamdscan redis-server unzip
 set -eu
 exec 9>/tmp/matrix-icap-gateway-peers.lock
 flock 9
@@ -12,5 +13,4 @@ chmod +x "$guard"
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q -o DPkg::Lock::Timeout=300 update
-apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends \
-  c-icap libc-icap-mod-virus-scan clamav-daemon clamav clamdscan redis-server unzip
+apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
