@@ -6,8 +6,9 @@
  * - `protocol`: the answer is not ICAP, or contradicts itself.
  * - `limit`: the answer is larger than `limits` allow.
  * - `body_size`: the body to be scanned was longer or shorter than announced.
- * - `wrong_service`: OPTIONS says that there is no such service, or that it doesn't do RESPMOD.
+ * - `wrong_service`: OPTIONS says that there is no such service, or that it doesn't do the method.
  * - `unavailable`: OPTIONS was refused for another reason.
+ * - `busy`: too many scans wait for a connection already.
  * - `closed`: the service object was disposed of.
  */
 export type IcapErrorCode =
@@ -19,6 +20,7 @@ export type IcapErrorCode =
   | "body_size"
   | "wrong_service"
   | "unavailable"
+  | "busy"
   | "closed";
 
 /** The message is one bounded line for an operator; what it quotes of a peer is escaped. */

@@ -1,110 +1,65 @@
 /**
  * From an ICAP answer to a verdict. Clean is proved, never assumed: by a 204 that came after the last chunk was sent, or by a 200 that
- * came then and echoes the status and the very bytes sent; and by no header that says otherwise. What any vendor is known to say is a
- * row of `HEADER_ROWS`; every row is read in every answer, in the ICAP head and in the encapsulated one, and the gravest one counts.
+ * came then and brings back the very message sent; and by no header that says otherwise. What vendors are known to say is in
+ * `profiles.ts`; every row is read in every answer, in the ICAP head and in the encapsulated ones, and the gravest one counts.
  */
+import { profileOf, readingOf } from "./profiles.ts";
+import { type Finding, type Grade, type HeaderReader, type Reading, readHeaders, readStatus } from "./reading.ts";
+import { printable } from "./verdict-text.ts";
 
-/** A head's fields; names have any case. `get` gives the first value; a folded value keeps its lines, separated by LF. */
-export interface HeaderReader {
-  get(name: string): string | undefined;
-  all(name: string): readonly string[];
-}
+export type { HeaderReader, Reading } from "./reading.ts";
 
 export interface AnswerFacts {
+  /** Of the request. */
+  readonly method: "RESPMOD" | "REQMOD";
   readonly icapStatus: number;
   readonly icapHeaders: HeaderReader;
   /** The encapsulated response head, if there is one. */
   readonly http: { readonly status: number; readonly headers: HeaderReader } | undefined;
-  /** The returned body, read to its end, beside the sent one: `identical` is the same length and the same SHA-256. */
+  /** REQMOD: whether an encapsulated request came back, and with the very request line that was sent. RESPMOD: `none`. */
+  readonly request: "none" | "same" | "other";
+  /** Of that request; they are read as the other heads are. */
+  readonly requestHeaders?: HeaderReader | undefined;
+  /**
+   * The returned body (RESPMOD: res-body, REQMOD: req-body), read to its end, beside the sent one: `identical` is the same length and the
+   * same SHA-256.
+   */
   readonly body: "none" | "identical" | "different";
-  /** Whether the last chunk had been sent before the answer's head came. */
-  readonly sent: "all" | "part";
-  /** The status of the HTTP response that was sent to be scanned. */
+  /**
+   * What had been sent before the answer's head came. `all`: the last chunk; `preview`: a whole preview that was not the whole body, of which
+   * the server did not ask for the rest; `part`: less than that.
+   */
+  readonly sent: "all" | "preview" | "part";
+  /** A 204 after a preview acquits what the server has not seen: whether that is to be believed. */
+  readonly trustsPreview: boolean;
+  /** The status of the HTTP response that was sent to be scanned (RESPMOD). */
   readonly sentHttpStatus: number;
 }
 
 export type Verdict =
-  | { readonly outcome: "clean"; readonly how: "204" | "echo" }
+  /** `ignored`: not sent, because the service names its extension as one to be ignored, and is trusted in that; no answer is ever that. */
+  | { readonly outcome: "clean"; readonly how: "204" | "echo" | "ignored" }
   | { readonly outcome: "infected"; readonly threat: string }
-  /** Another body or head came back, without a word on why: a block page, a sanitised file, an echo cut short. */
-  | { readonly outcome: "modified"; readonly why: string }
+  /**
+   * Another message came back, without a word on why: a block page, a sanitised file, an echo cut short. `sanitised` where the server says
+   * itself that its body (RESPMOD) is fit to be handed on in place of the one sent.
+   */
+  | { readonly outcome: "modified"; readonly why: string; readonly sanitised?: true }
   /** The engine says that it could not look inside: encrypted, too deep, too large for it. */
   | { readonly outcome: "unscannable"; readonly why: string }
   | { readonly outcome: "error"; readonly why: string };
 
-/**
- * What one field says. `named`: infected, with the threat's name; `blocked`: infected, no name. In order of weight: a named threat
- * counts whatever else is said; "blocked" comes with every verdict but clean, so it yields to the reason that an unscannable file has.
- */
-type Grade = "named" | "unscannable" | "blocked" | "error" | "modified";
-
-interface Finding {
-  readonly grade: Grade;
-  readonly text: string;
-}
-
-interface HeaderRow {
-  readonly header: string;
-  /** What a value says; empty when it says that nothing was found. Whatever is not understood is a finding. */
-  readonly read: (value: string, header: string) => readonly Finding[];
-}
-
+/** The gravest first. */
 const GRADES: readonly Grade[] = ["named", "unscannable", "blocked", "error", "modified"];
 
-/** In the order in which threat names are preferred. */
-const HEADER_ROWS: readonly HeaderRow[] = [
-  { header: "X-Infection-Found", read: infectionFound },
-  { header: "X-FSecure-Infection-Name", read: threatName },
-  { header: "X-Virus-Name", read: threatName },
-  { header: "X-Violations-Found", read: violationsFound },
-  // Kaspersky sends it with clean files as well. May be localised, so it comes after the others.
-  { header: "X-Virus-ID", read: unless(["no threats"], threatName) },
-  { header: "X-FSecure-Scan-Result", read: unless(["clean"], blocked) },
-  { header: "X-FSecure-Infected-Filename", read: blocked },
-  { header: "X-Block-Reason", read: blocked },
-  { header: "X-Block-Result", read: blocked },
-  { header: "X-WWBlockResult", read: blocked },
-  { header: "X-Response-Info", read: unless(["allowed"], blocked) },
-  { header: "X-Blocked-Reason", read: blocked },
-  { header: "X-Blocked", read: blocked },
-  { header: "X-Blocked-By", read: blocked },
-  // Symantec Content Analysis sends it with a 204 as well, where it is set to serve what it could not scan.
-  { header: "X-Error-Code", read: errorCode },
-  { header: "X-MFE-PREVENT", read: (value, header) => [{ grade: "error", text: `${header}: ${value}` }] },
-];
-
-/** ICAP statuses that are a finding by themselves. 200 and 204 have to be looked at further; any other is an error. */
-const ICAP_STATUS: Readonly<Record<number, Grade>> = {
-  // Symantec Protection Engine.
-  201: "modified",
-  // Never asked for (Allow: 206 is not sent).
-  206: "modified",
-  // Trend. c-icap's access control says it too, but says it to OPTIONS first, so such a service is never up.
-  403: "blocked",
-};
-
-/** Encapsulated statuses that speak of the request, not of the file (Vision One: no file name, no authorisation). */
-const HTTP_REQUEST_FAULTS: readonly number[] = [400, 401];
-
-/** ClamAV's names for what it could not look into. */
-const CLAMAV_UNSCANNABLE = /^Heuristics\.(?:Limits\.Exceeded|Encrypted)(?:\.|$)/i;
-
-const UNSCANNABLE_CODE = /^(?:password_protected|decode_error|unsupported_compression|max_[a-z_]+)$/i;
-const BLOCKED_CODE = /^[a-z_]+_blocked$/i;
-
-/** A longer value counts as not understood, so that no pattern here has much to chew on. */
-const MAX_VALUE = 4096;
-const MAX_TEXT = 200;
-
-/** Controls, formatting (bidirectional overrides among it), line separators, and what has no meaning yet. */
-const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/u;
+const AUTO = readingOf(profileOf("auto"));
 
 /**
- * The verdict that an answer amounts to (RFC 3507 sections 4.3.3, 4.4.3 and 4.9; the X- headers are vendors').
+ * The verdict that an answer amounts to (RFC 3507 sections 4.3.3, 4.4.3, 4.8 and 4.9; the X- headers are vendors').
  * Pure; never throws. Texts are at most 200 characters, with control characters escaped.
  */
-export function judge(facts: AnswerFacts): Verdict {
-  const found = [...headerFindings(facts), ...statusFindings(facts)];
+export function judge(facts: AnswerFacts, reading: Reading = AUTO): Verdict {
+  const found = [...readHeaders(reading.headers, headsOf(facts)), ...statusFindings(facts, reading)];
   // A violation or a virus ID that only repeats the name of what could not be looked into is no infection of its own.
   const containers = new Set(found.filter((one) => one.grade === "unscannable").map((one) => one.text));
   const telling = found.filter((one) => one.grade !== "named" || !containers.has(one.text));
@@ -112,129 +67,75 @@ export function judge(facts: AnswerFacts): Verdict {
     const first = telling.find((one) => one.grade === grade);
     if (first !== undefined) return verdictOf(first);
   }
-  return proof(facts);
+  const sanitised = found.some((one) => one.grade === "sanitised");
+  return proof(facts, reading, sanitised);
 }
 
 /** The only place where clean is born. */
-function proof(facts: AnswerFacts): Verdict {
-  const { icapStatus, http, body, sent } = facts;
+function proof(facts: AnswerFacts, reading: Reading, sanitised: boolean): Verdict {
+  const { icapStatus, http, request, body, sent } = facts;
   // A server that answers early has not seen all it speaks of. An early 200 may even echo every byte: c-icap does so with what exceeds
   // MaxObjectSize, unscanned.
-  if (sent !== "all") return { outcome: "error", why: `ICAP ${statusText(icapStatus)} before the last chunk was sent` };
+  const acquitted = sent === "preview" && icapStatus === 204 && facts.trustsPreview && !reading.blindPreview;
+  if (sent !== "all" && !acquitted) return error(`ICAP ${statusText(icapStatus)} before the last chunk was sent`);
   if (icapStatus === 204) {
-    if (http === undefined && body === "none") return { outcome: "clean", how: "204" };
-    return { outcome: "error", why: "ICAP 204 with an encapsulated message" };
+    if (http === undefined && request === "none" && body === "none") return { outcome: "clean", how: "204" };
+    return error("ICAP 204 with an encapsulated message");
   }
-  if (icapStatus !== 200) return { outcome: "error", why: `ICAP ${statusText(icapStatus)}` };
-  if (http === undefined) return { outcome: "error", why: "ICAP 200 without an encapsulated response" };
-  if (http.status !== facts.sentHttpStatus) return { outcome: "modified", why: `HTTP ${statusText(http.status)} came back` };
+  if (icapStatus !== 200) return error(`ICAP ${statusText(icapStatus)}`);
+  return facts.method === "REQMOD" ? requestProof(facts) : responseProof(facts, reading, sanitised);
+}
+
+/** Of a 200 to RESPMOD, when everything was sent. */
+function responseProof({ http, body, sentHttpStatus }: AnswerFacts, reading: Reading, sanitised: boolean): Verdict {
+  if (http === undefined) return error("ICAP 200 without an encapsulated response");
+  if (http.status !== sentHttpStatus) return modified(`HTTP ${statusText(http.status)} came back`);
   if (body === "identical") return { outcome: "clean", how: "echo" };
-  return { outcome: "modified", why: body === "none" ? "no body came back" : "another body came back" };
+  if (body === "none") return modified("no body came back");
+  if (reading.replaced === "blocked") return { outcome: "infected", threat: "another body came back" };
+  return sanitised ? { ...modified("a sanitised body came back"), sanitised } : modified("another body came back");
+}
+
+/** Of a 200 to REQMOD that brought no response, when everything was sent. */
+function requestProof({ request, body }: AnswerFacts): Verdict {
+  if (request === "none") return error("ICAP 200 without an encapsulated request");
+  // The request may have been turned towards a block page.
+  if (request === "other") return modified("another request came back");
+  if (body === "identical") return { outcome: "clean", how: "echo" };
+  return modified(body === "none" ? "no body came back" : "another body came back");
+}
+
+function headsOf({ icapHeaders, http, requestHeaders }: AnswerFacts): readonly HeaderReader[] {
+  return [icapHeaders, http?.headers, requestHeaders].filter((head) => head !== undefined);
+}
+
+function statusFindings(facts: AnswerFacts, reading: Reading): readonly Finding[] {
+  const { icapStatus, http } = facts;
+  const icap = icapStatus === 200 || icapStatus === 204 ? undefined : readStatus(reading.icap, "ICAP", icapStatus);
+  return [icap, http === undefined ? undefined : responseFinding(facts, http.status, reading)].filter((one) => one !== undefined);
+}
+
+function responseFinding({ method, icapStatus, sentHttpStatus }: AnswerFacts, status: number, reading: Reading): Finding | undefined {
+  // Request satisfaction (RFC 3507 section 4.8): what was asked for is answered in its place, by a page of any status.
+  if (method === "REQMOD" && icapStatus < 300) return { grade: "blocked", text: `HTTP ${statusText(status)} in answer to the request` };
+  return status === sentHttpStatus ? undefined : readStatus(reading.http, "HTTP", status);
 }
 
 function verdictOf({ grade, text }: Finding): Verdict {
-  if (grade === "named" || grade === "blocked") return { outcome: "infected", threat: printable(text) };
-  return { outcome: grade, why: printable(text) };
+  const said = printable(text);
+  if (grade === "unscannable") return { outcome: "unscannable", why: said };
+  if (grade === "error") return error(said);
+  return grade === "modified" ? modified(said) : { outcome: "infected", threat: said };
 }
 
-function headerFindings({ icapHeaders, http }: AnswerFacts): Finding[] {
-  const heads = http === undefined ? [icapHeaders] : [icapHeaders, http.headers];
-  return HEADER_ROWS.flatMap((row) => heads.flatMap((head) => head.all(row.header).flatMap((value) => readRow(row, value.trim()))));
+function error(why: string): Verdict {
+  return { outcome: "error", why };
 }
 
-function readRow({ header, read }: HeaderRow, value: string): readonly Finding[] {
-  return value.length > MAX_VALUE ? [{ grade: "named", text: `${header}: ${value}` }] : read(value, header);
-}
-
-function statusFindings({ icapStatus, http, sentHttpStatus }: AnswerFacts): Finding[] {
-  const found: Finding[] = [];
-  if (icapStatus !== 200 && icapStatus !== 204) {
-    found.push({ grade: ICAP_STATUS[icapStatus] ?? "error", text: `ICAP ${statusText(icapStatus)}` });
-  }
-  if (http !== undefined && http.status !== sentHttpStatus) {
-    const grade = httpGrade(http.status);
-    if (grade !== undefined) found.push({ grade, text: `HTTP ${statusText(http.status)}` });
-  }
-  return found;
-}
-
-/** A redirection or a refusal in place of what was sent is a block page; ICAPeg sends one with a status of the operator's choice and no header. */
-function httpGrade(status: number): Grade | undefined {
-  if (status >= 500 || HTTP_REQUEST_FAULTS.includes(status)) return "error";
-  return status >= 300 ? "blocked" : undefined;
-}
-
-/** `Type=0; Resolution=2; Threat=Eicar;` (draft-stecher-icap-subid). Container problems are unscannable; all else is infected. */
-function infectionFound(value: string): readonly Finding[] {
-  const types = parameter(value, "Type");
-  const resolutions = parameter(value, "Resolution");
-  // The threat is the last parameter and may hold anything.
-  const threat = /(?:^|;)\s*Threat\s*=\s*([^]*?)[\s;]*$/i.exec(value)?.[1] ?? value;
-  const container = types.length === 1 && types[0] === "2" && resolutions.length <= 1 && resolutions[0] !== "1";
-  if (container) return [{ grade: "unscannable", text: threat }];
-  return resolutions.includes("1") ? [{ grade: "named", text: threat }] : threatName(threat);
-}
-
-/** Every value that a parameter has in a list like `Type=0; Resolution=2`; more than one is a lie somewhere. */
-function parameter(value: string, name: string): string[] {
-  return value.split(";").flatMap((part) => {
-    const [key = "", ...rest] = part.split("=");
-    return key.trim().toLowerCase() === name.toLowerCase() ? [rest.join("=").trim()] : [];
-  });
-}
-
-/** `N`, then four lines for each: file name, threat, problem ID, resolution ID. Fewer than N may follow; those have no name to excuse them. */
-function violationsFound(value: string, header: string): readonly Finding[] {
-  if (/^0+$/.test(value)) return [];
-  const [count = "", ...lines] = value.split("\n").map((line) => line.trim());
-  const threats = lines.filter((_, index) => index % 4 === 1);
-  const found = threats.flatMap((threat) => threatName(threat));
-  if (count !== String(threats.length)) found.push({ grade: "named", text: `${header}: ${value}` });
-  return found;
-}
-
-/** A field that holds a threat's name. There is none for clean files, so that a name nobody can read is a threat as well. */
-function threatName(value: string): Finding[] {
-  return [{ grade: CLAMAV_UNSCANNABLE.test(value) ? "unscannable" : "named", text: value }];
-}
-
-function blocked(value: string, header: string): readonly Finding[] {
-  return [{ grade: "blocked", text: `${header}: ${value}` }];
-}
-
-function errorCode(value: string, header: string): readonly Finding[] {
-  const grade = UNSCANNABLE_CODE.test(value) ? "unscannable" : BLOCKED_CODE.test(value) ? "blocked" : "error";
-  return [{ grade, text: `${header}: ${value}` }];
-}
-
-function unless(harmless: readonly string[], read: HeaderRow["read"]): HeaderRow["read"] {
-  return (value, header) => (harmless.includes(value.toLowerCase()) ? [] : read(value, header));
+function modified(why: string) {
+  return { outcome: "modified", why } as const;
 }
 
 function statusText(status: number): string {
   return Number.isInteger(status) ? String(status) : "without a status";
-}
-
-/** At most 200 characters that a log or a terminal takes as text. Bytes of UTF-8 that were read as Latin-1 are put right. */
-function printable(raw: string): string {
-  let out = "";
-  for (const char of asUtf8(raw).toWellFormed().trim()) {
-    const piece = UNPRINTABLE.test(char) ? `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}` : char;
-    if (out.length + piece.length >= MAX_TEXT) return `${out}…`;
-    out += piece;
-  }
-  return out === "" ? "unnamed" : out;
-}
-
-/** A header block may be UTF-8 or Latin-1, and its parser has to choose one. */
-function asUtf8(raw: string): string {
-  const text = raw.slice(0, 4 * MAX_TEXT);
-  const codes = Array.from(text, (char) => char.codePointAt(0) ?? 0);
-  if (codes.some((code) => code > 0xff)) return text;
-  try {
-    // With `stream`, a character that the cut above has split is left out.
-    return new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(codes), { stream: text.length < raw.length });
-  } catch {
-    return text;
-  }
 }

@@ -3,9 +3,8 @@ import { type StatusLine, parseStatusLine } from "../codec/head.ts";
 import type { IcapLimits } from "../codec/limits.ts";
 import { MalformedMessage } from "../codec/malformed.ts";
 import { type MessageHead, MessageParser } from "../codec/parser.ts";
-import type { EchoComparison } from "./echo.ts";
 
-/** Reads what a server answers: any 100 first, then one final answer, whose body is compared and dropped. */
+/** Reads what a server answers: any 100 first, then one final answer, whose body goes to `onBody`, in views into what was pushed. */
 export class AnswerReader {
   readonly #parser: MessageParser<StatusLine>;
   #head: MessageHead<StatusLine> | undefined;
@@ -13,10 +12,10 @@ export class AnswerReader {
   #continued = false;
   #heard = false;
 
-  constructor(limits: IcapLimits, echo: EchoComparison) {
+  constructor(limits: IcapLimits, onBody: (bytes: Buffer) => void) {
     this.#parser = new MessageParser(parseStatusLine, limits, {
       head: (head) => this.#onHead(head),
-      data: (bytes) => echo.returned(bytes),
+      data: onBody,
       end: (chunked) => {
         if (this.#head !== undefined) this.#end = { chunked };
       },

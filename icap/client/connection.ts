@@ -1,86 +1,61 @@
-import { type Socket, connect } from "node:net";
+import type { Socket } from "node:net";
 import { IcapError } from "../errors.ts";
-import type { Target } from "./target.ts";
 
 /** Who gets a connection's events: the exchange that is on it, or the pool while it is idle. */
 export interface ConnectionOwner {
   data(bytes: Buffer): void;
   /** All that was written has been handed to the system. */
   drained(): void;
-  /** The connection ended, at most once; `cause` is the system's error if there was one. Not called after `destroy`. */
+  /**
+   * The connection ended, at most once, and after all that had arrived; `cause` is the system's error if there was one, or an IcapError. Not called
+   * after `destroy`.
+   */
   gone(cause: Error | undefined): void;
-  /** Nothing came or went for as long as `watchIdle` said. */
+  /** Nothing came or went for as long as `rest` said. */
   idled(): void;
 }
 
-/** One socket. It has one owner at a time, and its listeners are set once, however many exchanges it serves. */
+/** What a write fails with when the peer has closed: the reading then comes to its end. */
+const PEER_CLOSED: ReadonlySet<string> = new Set(["EPIPE", "ECONNRESET"]);
+
+/** Bytes up to which it costs less to copy the pieces of a write together than to hand several to the system. */
+const COPIED = 32 * 1024;
+
+/**
+ * One socket, connected, in the clear or by TLS. It has one owner at a time, and its listeners are set once, however many exchanges it serves.
+ *
+ * A server may answer before it has read everything, and close: our next write fails, with the answer still in the system's buffer. A
+ * failed write therefore ends nothing. The reading goes on to its end, which such a connection always comes to, and only then is it gone. Linux keeps what
+ * has arrived before a reset; where a system drops it, the answer is lost.
+ */
 export class Connection {
   readonly #socket: Socket;
   readonly closed: Promise<void>;
   #owner: ConnectionOwner | undefined;
   #gone = false;
+  #heard = false;
+  #writeError: Error | undefined;
   #exchanges = 0;
 
-  private constructor(socket: Socket) {
+  constructor(socket: Socket) {
     this.#socket = socket;
+    outliveWrites(socket, (error) => {
+      this.#writeError = error;
+    });
     this.closed = new Promise((resolve) => {
       socket.once("close", () => {
         resolve();
       });
     });
-    socket.on("data", (bytes: Buffer) => this.#owner?.data(bytes));
+    socket.on("data", (bytes: Buffer) => {
+      this.#heard = true;
+      this.#owner?.data(bytes);
+    });
     socket.on("drain", () => this.#owner?.drained());
     socket.on("timeout", () => this.#owner?.idled());
     socket.on("error", (error) => this.#end(error));
     socket.on("end", () => this.#end(undefined));
     socket.on("close", () => this.#end(undefined));
-  }
-
-  /**
-   * Connects, trying every address that the name has.
-   * @throws IcapError `connect_failed`, `timeout`; the signal's reason.
-   */
-  static open(target: Target, timeout: number, signal: AbortSignal): Promise<Connection> {
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) {
-        reject(asError(signal.reason));
-        return;
-      }
-      const socket = connect({
-        host: target.host,
-        port: target.port,
-        noDelay: true,
-        autoSelectFamily: true,
-        // Of one address that does not answer, so that the next gets its turn within the time for all.
-        autoSelectFamilyAttemptTimeout: Math.max(10, Math.min(1000, Math.ceil(timeout / 3))),
-      });
-      const settle = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener("abort", abort);
-        socket.off("error", fail);
-        socket.off("connect", succeed);
-      };
-      const abandon = (error: Error): void => {
-        settle();
-        socket.on("error", ignore);
-        socket.destroy();
-        reject(error);
-      };
-      const fail = (error: Error): void => {
-        abandon(new IcapError("connect_failed", `cannot connect to ${target.authority}: ${systemCode(error)}`, { cause: error }));
-      };
-      const abort = (): void => abandon(asError(signal.reason));
-      const succeed = (): void => {
-        settle();
-        resolve(new Connection(socket));
-      };
-      const timer = setTimeout(() => {
-        abandon(new IcapError("timeout", `cannot connect to ${target.authority} within ${timeout} ms`));
-      }, timeout);
-      signal.addEventListener("abort", abort, { once: true });
-      socket.once("error", fail);
-      socket.once("connect", succeed);
-    });
   }
 
   /** Whether an exchange was on it before this one. */
@@ -102,22 +77,36 @@ export class Connection {
     this.#owner = owner;
     this.#exchanges++;
     this.#socket.setTimeout(0);
+    this.#socket.resume();
   }
 
   /** Kept for later; `owner.idled` is called after `idle` ms. */
   rest(owner: ConnectionOwner, idle: number): void {
     this.#owner = owner;
     this.#socket.setTimeout(idle);
+    this.#socket.resume();
   }
 
   /** Sends the pieces in one go; false when more should wait for `drained`. */
   write(pieces: readonly (string | Uint8Array)[]): boolean {
     if (this.#gone) return true;
+    const size = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    if (size <= COPIED) return this.#socket.write(joined(pieces, size)) || this.flushed;
     this.#socket.cork();
     let ready = true;
-    for (const piece of pieces) ready = typeof piece === "string" ? this.#socket.write(piece, "latin1") : this.#socket.write(piece);
+    // Strings among them would be encoded one by one on the way.
+    for (const piece of pieces) ready = this.#socket.write(typeof piece === "string" ? Buffer.from(piece, "latin1") : piece);
     this.#socket.uncork();
     return ready || this.flushed;
+  }
+
+  /** Reads nothing more until `resume`: `data` is not called, and that the connection ended may be heard later. Idempotent. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
   }
 
   /** Ends it at once; the owner hears nothing more. */
@@ -136,8 +125,28 @@ export class Connection {
     if (this.#gone) return;
     const owner = this.#owner;
     this.destroy();
-    owner?.gone(cause);
+    owner?.gone(this.#reason(cause ?? this.#writeError));
   }
+
+  #reason(cause: Error | undefined): Error | undefined {
+    // By TLS 1.3 a server refuses a client's certificate only after the client's handshake is over.
+    if (cause === undefined || this.#heard || !systemCode(cause).startsWith("ERR_SSL_")) return cause;
+    return new IcapError("connect_failed", `the server refused the TLS handshake: ${systemCode(cause)}`, { cause });
+  }
+}
+
+/** A write that fails because the peer has closed is told to `failed`; Node.js would destroy the socket, and what is yet to be read with it. */
+function outliveWrites(socket: Socket, failed: (error: Error) => void): void {
+  const outlive =
+    (callback: (error?: Error | null) => void) =>
+    (error?: Error | null): void => {
+      if (error instanceof Error && PEER_CLOSED.has(systemCode(error))) failed(error);
+      else callback(error);
+    };
+  const write = socket._write.bind(socket);
+  const writev = socket._writev?.bind(socket);
+  socket._write = (chunk, encoding, callback) => write(chunk, encoding, outlive(callback));
+  if (writev !== undefined) socket._writev = (chunks, callback) => writev(chunks, outlive(callback));
 }
 
 /** An abort's reason as something that may be thrown. */
@@ -146,12 +155,19 @@ export function asError(reason: unknown): Error {
 }
 
 /** The system's code for what went wrong; all of them when several addresses were tried. */
-export function systemCode(error: Error): string {
+export function systemCode(error: unknown): string {
   const errors = error instanceof AggregateError ? (error.errors as unknown[]) : [error];
   const codes = errors.slice(0, 4).map((one) => (one instanceof Error && "code" in one ? String(one.code) : "unknown error"));
   return [...new Set(codes)].join(", ");
 }
 
-function ignore(): void {
-  // A socket that was given up may still report why; nobody is left to tell.
+function joined(pieces: readonly (string | Uint8Array)[], size: number): Buffer {
+  const all = Buffer.allocUnsafe(size);
+  let at = 0;
+  for (const piece of pieces) {
+    if (typeof piece === "string") all.write(piece, at, "latin1");
+    else all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
 }

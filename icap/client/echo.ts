@@ -1,29 +1,45 @@
-import { createHash } from "node:crypto";
+import { type Hash, createHash } from "node:crypto";
 
-/** Tells whether what came back is what was sent, by length and SHA-256; keeps no byte of either. */
-export class EchoComparison {
-  readonly #sent = createHash("sha256");
-  readonly #returned = createHash("sha256");
-  #sentBytes = 0;
-  #returnedBytes = 0;
+/** What came back: its length, and its SHA-256 as long as it may still be what was sent. No byte of it is kept. */
+export class ReturnedBody {
+  /** Made for the first byte: most answers bring none. */
+  #hash: Hash | undefined;
+  readonly #sent: number;
+  #size = 0;
 
-  get returnedBytes(): number {
-    return this.#returnedBytes;
+  /** @param sent bytes of the body that was sent */
+  constructor(sent: number) {
+    this.#sent = sent;
   }
 
-  sent(bytes: Uint8Array): void {
-    this.#sentBytes += bytes.length;
-    this.#sent.update(bytes);
+  get size(): number {
+    return this.#size;
   }
 
-  returned(bytes: Uint8Array): void {
-    this.#returnedBytes += bytes.length;
-    // Past the sent length it can't be an echo any more.
-    if (this.#returnedBytes <= this.#sentBytes) this.#returned.update(bytes);
+  push(bytes: Uint8Array): void {
+    this.#size += bytes.length;
+    if (this.#size <= this.#sent) (this.#hash ??= createHash("sha256")).update(bytes);
   }
 
-  /** To be asked once, when both bodies are complete. */
-  identical(): boolean {
-    return this.#returnedBytes === this.#sentBytes && this.#sent.digest().equals(this.#returned.digest());
+  /** Of all of it, if that is not longer than what was sent. To be asked once, at its end. */
+  digest(): Buffer {
+    return (this.#hash ?? createHash("sha256")).digest();
   }
+}
+
+/**
+ * Whether `body` begins with the `size` bytes that have this SHA-256. Reads no further than that, and ends the body then.
+ * @throws whatever the body throws; the signal's reason.
+ */
+export async function beginsWith(body: AsyncIterable<Uint8Array>, size: number, sha256: Buffer, signal: AbortSignal): Promise<boolean> {
+  if (size === 0) return true;
+  const hash = createHash("sha256");
+  let left = size;
+  for await (const bytes of body) {
+    signal.throwIfAborted();
+    hash.update(bytes.subarray(0, left));
+    left -= Math.min(left, bytes.length);
+    if (left === 0) return hash.digest().equals(sha256);
+  }
+  return false;
 }

@@ -1,14 +1,15 @@
-import type { HttpResponseHead, StatusLine } from "../codec/head.ts";
+import type { StatusLine } from "../codec/head.ts";
 import { HeaderBlock } from "../codec/headers.ts";
 import type { IcapLimits } from "../codec/limits.ts";
 import { MalformedMessage } from "../codec/malformed.ts";
 import type { MessageHead } from "../codec/parser.ts";
 import { IcapError } from "../errors.ts";
 import { AnswerReader } from "./answer-reader.ts";
+import { type Answer, type SentSection, answerOf, keepsOpen } from "./answer.ts";
 import { type Connection, type ConnectionOwner, asError, systemCode } from "./connection.ts";
 import { Deadline } from "./deadline.ts";
-import { EchoComparison } from "./echo.ts";
-import { BodySender, type SenderLink } from "./sender.ts";
+import { ReturnedBody } from "./echo.ts";
+import { BodySender, type SenderLink, endSource } from "./sender.ts";
 import type { IcapTimeouts } from "./types.ts";
 
 export interface ExchangeRequest {
@@ -16,22 +17,12 @@ export interface ExchangeRequest {
   readonly heads: string;
   /** Undefined for OPTIONS: the heads are all. */
   readonly body: (() => AsyncIterable<Uint8Array>) | undefined;
+  readonly section: SentSection;
   readonly size: number;
   /** Bytes of the preview; undefined for none. */
   readonly preview: number | undefined;
-}
-
-export interface Answer {
-  readonly status: number;
-  /** Those of the trailer included. */
-  readonly headers: HeaderBlock;
-  readonly http: HttpResponseHead | undefined;
-  /** The returned body beside the sent one: `identical` is the same length and the same SHA-256, complete with its last chunk. */
-  readonly body: "none" | "identical" | "different";
-  /** Whether the last chunk had been handed to the system when the answer's first byte came. */
-  readonly sent: "all" | "part";
-  /** Both messages are complete and the server keeps the connection open. */
-  readonly reusable: boolean;
+  /** Gets what comes back once all was sent, piece by piece, and is waited for. */
+  readonly take: ((bytes: Uint8Array) => Promise<void>) | undefined;
 }
 
 export interface ExchangeRules {
@@ -49,7 +40,7 @@ const ANSWER_SLACK = 1024 * 1024;
  * One request and its answer, read while the request is being sent (RFC 3507 section 4). An answer that begins before the last chunk
  * went out is settled by its head alone: a server that has not seen everything can't acquit, so its body proves nothing.
  * The connection is destroyed on every failure, and when `reusable` is false.
- * @throws IcapError `timeout`, `closed_early`, `protocol`, `limit`, `body_size`; whatever the body throws; the signal's reason.
+ * @throws IcapError `timeout`, `closed_early`, `protocol`, `limit`, `body_size`; whatever the body or `take` throws; the signal's reason.
  */
 export function exchange(connection: Connection, request: ExchangeRequest, rules: ExchangeRules, signal: AbortSignal): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
@@ -68,7 +59,7 @@ class Exchange implements ConnectionOwner, SenderLink {
   readonly #rules: ExchangeRules;
   readonly #signal: AbortSignal;
   readonly #outcome: Outcome;
-  readonly #echo = new EchoComparison();
+  readonly #body: ReturnedBody;
   readonly #reader: AnswerReader;
   readonly #deadline = new Deadline((error) => this.#fail(error));
   readonly #maxBody: number;
@@ -76,7 +67,12 @@ class Exchange implements ConnectionOwner, SenderLink {
   /** The source, as long as it has to be ended when the exchange is. */
   #source: AsyncIterator<Uint8Array> | undefined;
   #wake: (() => void) | undefined;
-  #sentAll = false;
+  #sent: Answer["sent"] = "part";
+  /** What came back and nobody has taken yet: no more than one read, because nothing is read meanwhile. */
+  readonly #untaken: Uint8Array[] = [];
+  #taking = false;
+  /** The deadline is the one between two reads of the answer's body. */
+  #inBody = false;
 
   constructor(connection: Connection, request: ExchangeRequest, rules: ExchangeRules, signal: AbortSignal, outcome: Outcome) {
     this.#connection = connection;
@@ -84,7 +80,8 @@ class Exchange implements ConnectionOwner, SenderLink {
     this.#rules = rules;
     this.#signal = signal;
     this.#outcome = outcome;
-    this.#reader = new AnswerReader(rules.limits, this.#echo);
+    this.#body = new ReturnedBody(request.size);
+    this.#reader = new AnswerReader(rules.limits, (bytes) => this.#returned(bytes));
     this.#maxBody = rules.limits.answerBodyBytes ?? request.size + ANSWER_SLACK;
   }
 
@@ -148,10 +145,6 @@ class Exchange implements ConnectionOwner, SenderLink {
     this.#deadline.clear();
   }
 
-  sending(bytes: Uint8Array): void {
-    this.#echo.sent(bytes);
-  }
-
   // What the connection reports.
 
   drained(): void {
@@ -169,6 +162,13 @@ class Exchange implements ConnectionOwner, SenderLink {
   gone(cause: Error | undefined): void {
     if (cause instanceof IcapError) {
       this.#fail(cause);
+      return;
+    }
+    const { head, end } = this.#reader;
+    // It is complete; only the one who takes the body is not there yet.
+    if (end !== undefined) return;
+    if (head !== undefined && this.#sent !== "all") {
+      this.#succeed(head, false);
       return;
     }
     const how = cause === undefined ? "" : ` (${systemCode(cause)})`;
@@ -190,39 +190,62 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   #read(bytes: Buffer): void {
     const reader = this.#reader;
-    const hadHead = reader.head !== undefined;
     let at = 0;
     while (at < bytes.length) {
-      if (reader.atStart) this.#sentAll = this.#phase === "sent" && this.#connection.flushed;
+      if (reader.atStart) this.#sent = this.#sentSoFar();
       at = reader.push(bytes, at);
       if (reader.takeContinue()) this.#continue();
     }
-    const { head, end } = reader;
-    if (head === undefined) return;
-    if (this.#phase === "sending") this.#succeed(head, false, false);
-    else if (end !== undefined) this.#succeed(head, true, this.#keepsOpen(head), end.chunked?.trailer);
-    else if (this.#echo.returnedBytes > this.#maxBody) this.#succeed(head, false, false);
-    else if (hadHead) this.#deadline.extend();
-    else this.#deadline.set(this.#rules.timeouts.answer, "nothing more of the answer's body came");
+    if (reader.head === undefined) return;
+    const tooMuch = reader.end === undefined && this.#body.size > this.#maxBody;
+    if (this.#phase === "sending" || tooMuch) this.#succeed(reader.head, false);
+    else if (this.#untaken.length > 0) void this.#handOver(reader.head);
+    else this.#goOn(reader.head);
+  }
+
+  #sentSoFar(): Answer["sent"] {
+    if (!this.#connection.flushed) return "part";
+    return this.#phase === "sent" ? "all" : this.#phase === "previewed" ? "preview" : "part";
+  }
+
+  #returned(bytes: Buffer): void {
+    this.#body.push(bytes);
+    if (this.#request.take !== undefined && this.#sent === "all") this.#untaken.push(bytes);
+  }
+
+  /** All that has come is read. */
+  #goOn(head: MessageHead<StatusLine>): void {
+    if (this.#reader.end !== undefined) this.#succeed(head, true);
+    else if (this.#inBody) this.#deadline.extend();
+    else {
+      this.#inBody = true;
+      this.#deadline.set(this.#rules.timeouts.answer, "nothing more of the answer's body came");
+    }
+  }
+
+  /** The server is not read, nor its time counted, until the body so far is taken. */
+  async #handOver(head: MessageHead<StatusLine>): Promise<void> {
+    if (this.#taking) return;
+    this.#taking = true;
+    this.#inBody = false;
+    this.#deadline.clear();
+    this.#connection.pause();
+    try {
+      for (let next = this.#untaken.shift(); next !== undefined && !this.ended; next = this.#untaken.shift())
+        await this.#request.take?.(next);
+    } catch (error) {
+      this.#fail(asError(error));
+    }
+    if (this.ended) return;
+    this.#taking = false;
+    this.#connection.resume();
+    this.#goOn(head);
   }
 
   #continue(): void {
     if (this.#phase !== "previewed") throw new MalformedMessage("protocol", "an ICAP 100 that no preview asked for");
     this.#phase = "sending";
     this.#wakeSender();
-  }
-
-  #keepsOpen(head: MessageHead<StatusLine>): boolean {
-    // A 200 without an Encapsulated header may have a body all the same: where it ends can't be told.
-    const framed = head.body !== undefined || head.start.status === 204;
-    return framed && this.#connection.flushed && !head.headers.lists("connection", "close");
-  }
-
-  #returnedBody(head: MessageHead<StatusLine>, complete: boolean): Answer["body"] {
-    if (head.body === undefined) return "none";
-    // Nothing came back for nothing.
-    if (head.body === "null-body") return this.#request.size === 0 && head.httpResponse !== undefined ? "identical" : "none";
-    return complete && head.body === "res-body" && this.#sentAll && this.#echo.identical() ? "identical" : "different";
   }
 
   #awaitAnswer(): void {
@@ -244,15 +267,18 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   readonly #abort = (): void => this.#fail(asError(this.#signal.reason));
 
-  #succeed(head: MessageHead<StatusLine>, complete: boolean, reusable: boolean, trailer = HeaderBlock.empty): void {
-    const answer: Answer = {
-      status: head.start.status,
-      headers: head.headers.with(trailer),
-      http: head.httpResponse,
-      body: this.#returnedBody(head, complete),
-      sent: this.#sentAll ? "all" : "part",
+  #succeed(head: MessageHead<StatusLine>, complete: boolean): void {
+    const reusable = complete && keepsOpen(head) && this.#connection.flushed;
+    const answer = answerOf({
+      head,
+      trailer: this.#reader.end?.chunked?.trailer ?? HeaderBlock.empty,
+      complete,
+      sent: this.#sent,
+      section: this.#request.section,
+      size: this.#request.size,
+      returned: this.#body,
       reusable,
-    };
+    });
     if (!reusable) this.#connection.destroy();
     this.#finish();
     this.#outcome.resolve(answer);
@@ -272,14 +298,5 @@ class Exchange implements ConnectionOwner, SenderLink {
     if (this.#source !== undefined) void endSource(this.#source);
     this.#source = undefined;
     this.#wakeSender();
-  }
-}
-
-/** It may be in the middle of a read; what it says on being ended concerns nobody any more. */
-async function endSource(source: AsyncIterator<Uint8Array>): Promise<void> {
-  try {
-    await source.return?.();
-  } catch {
-    // The exchange has its outcome already.
   }
 }

@@ -1,7 +1,10 @@
+import type { LookupFunction } from "node:net";
 import { IcapError } from "../errors.ts";
 import { Connection, type ConnectionOwner, asError } from "./connection.ts";
+import { type DialRules, dial } from "./dial.ts";
 import type { Target } from "./target.ts";
-import type { PoolStats } from "./types.ts";
+import { tlsIdentity } from "./tls-identity.ts";
+import type { IcapTls, PoolStats } from "./types.ts";
 
 export interface PoolRules {
   readonly maxConnections: number;
@@ -9,6 +12,12 @@ export interface PoolRules {
   /** Milliseconds. */
   readonly connectTimeout: number;
   readonly idleTimeout: number;
+  /** Ordinary callers that may stand in line. */
+  readonly maxWaiting: number;
+  /** For a target by `icaps` alone. */
+  readonly tls: IcapTls | undefined;
+  /** In place of the system's resolver; asked anew for each connection. */
+  readonly lookup?: LookupFunction;
 }
 
 interface Waiter {
@@ -29,11 +38,15 @@ export interface Lease {
 
 /**
  * Connections to one service: never more than `limit` at once, those being made and the idle ones included. Past that, callers wait in
- * line, first come, first served, bounded by their own signals; priority callers before the others.
+ * line, first come, first served, bounded by their own signals; priority callers before the others. The line of ordinary callers has an end.
+ *
+ * All of them are to one target under one TLS identity, and nothing of TLS is kept beyond a connection. Idle ones, which hold a thread in many a
+ * server, are as many as were needed at once within the last `idleTimeout`: the one used last is taken first, so the surplus grows old.
  */
 export class ConnectionPool {
   readonly #target: Target;
   readonly #rules: PoolRules;
+  readonly #dialRules: DialRules;
   /** Every connection that is open. */
   readonly #open = new Set<Connection>();
   /** Used last, taken first: the others grow old and are closed. */
@@ -44,9 +57,13 @@ export class ConnectionPool {
   #dialing = 0;
   #limit: number;
 
+  /** @throws TypeError for TLS settings that can't be used, or that a target in the clear would leave unheeded. */
   constructor(target: Target, rules: PoolRules) {
+    if (!target.secure && rules.tls !== undefined) throw new TypeError("tls is for an icaps:// URL alone");
     this.#target = target;
     this.#rules = rules;
+    const identity = target.secure ? tlsIdentity(target, rules.tls ?? {}) : undefined;
+    this.#dialRules = { timeout: rules.connectTimeout, identity, lookup: rules.lookup };
     this.#limit = rules.maxConnections;
   }
 
@@ -77,12 +94,13 @@ export class ConnectionPool {
     this.#admit();
   }
 
-  /** @throws IcapError `closed`; the signal's reason. */
+  /** @throws IcapError `closed`, `busy` (never for priority callers); the signal's reason. */
   async lease(priority: boolean, signal: AbortSignal): Promise<Lease> {
     signal.throwIfAborted();
     this.#closing.signal.throwIfAborted();
     const kind = priority ? "priority" : "ordinary";
     if (this.#line[kind].length === 0 && this.#hasRoom(priority)) this.#busy[kind]++;
+    else if (!priority && this.#line.ordinary.length >= this.#rules.maxWaiting) throw this.#lineIsFull();
     else await this.#wait(priority, signal);
     let held = true;
     return {
@@ -106,6 +124,10 @@ export class ConnectionPool {
     this.#idle.length = 0;
     for (const connection of this.#open) connection.fail(error);
     await Promise.all(closed);
+  }
+
+  #lineIsFull(): IcapError {
+    return new IcapError("busy", `${this.#line.ordinary.length} scans wait for a connection to ${this.#target.authority} already`);
   }
 
   #hasRoom(priority: boolean): boolean {
@@ -156,9 +178,11 @@ export class ConnectionPool {
     this.#dialing++;
     try {
       const either = AbortSignal.any([signal, this.#closing.signal]);
-      const connection = await Connection.open(this.#target, this.#rules.connectTimeout, either);
+      const connection = new Connection(await dial(this.#target, this.#dialRules, either));
       this.#open.add(connection);
       void connection.closed.then(() => this.#open.delete(connection));
+      if (this.#closing.signal.aborted) connection.destroy();
+      this.#closing.signal.throwIfAborted();
       return connection;
     } finally {
       this.#dialing--;

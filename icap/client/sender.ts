@@ -10,8 +10,6 @@ export interface SenderLink {
   ready(): Promise<void>;
   /** The preview is out. Resolves when the server wants the rest, or when the exchange has ended. */
   previewed(): Promise<void>;
-  /** Bytes that are about to be sent, each once. */
-  sending(bytes: Uint8Array): void;
   /** The exchange has ended: nothing more is to be sent. */
   readonly ended: boolean;
 }
@@ -56,7 +54,6 @@ export class BodySender {
       if (value.length === 0) continue;
       this.#count += value.length;
       if (this.#count > this.#size) throw new IcapError("body_size", `the body is longer than the ${this.#size} bytes announced`);
-      this.#link.sending(value);
       last = await this.#sendBytes(value);
     }
     if (this.#link.ended) return;
@@ -98,5 +95,14 @@ export class BodySender {
     if (this.#turn < BYTES_A_TURN) return;
     this.#turn = 0;
     await setImmediate();
+  }
+}
+
+/** Ends a source that nobody reads any more. It may be in the middle of a read; what it says on being ended concerns nobody any more. */
+export async function endSource(source: AsyncIterator<Uint8Array>): Promise<void> {
+  try {
+    await source.return?.();
+  } catch {
+    // The exchange has its outcome already.
   }
 }

@@ -1,52 +1,49 @@
-import { limitsFrom } from "../codec/limits.ts";
-import { type Verdict, judge } from "../verdict.ts";
-import { type Answer, type ExchangeRequest, type ExchangeRules, StaleConnection, exchange } from "./exchange.ts";
+import { IcapError } from "../errors.ts";
+import { type Profile, readingOf } from "../profiles.ts";
+import { type AnswerFacts, type Reading, type Verdict, judge } from "../verdict.ts";
+import type { Answer } from "./answer.ts";
+import { beginsWith } from "./echo.ts";
+import { type ExchangeRequest, StaleConnection, exchange } from "./exchange.ts";
+import { Messages, type ScanMessage, SENT_HTTP_STATUS, isRequestFor } from "./messages.ts";
 import { OptionsCache } from "./options-cache.ts";
 import { ConnectionPool, type Lease } from "./pool.ts";
-import { SENT_HTTP_STATUS, optionsRequest, respmodRequest } from "./respmod.ts";
+import { replacementIn } from "./replacement.ts";
 import { readIsTag, readServiceInfo } from "./service-info.ts";
-import { type Target, parseTarget } from "./target.ts";
-import type { IcapScanRequest, IcapScanResult, IcapServiceOptions, IcapTimeouts, PoolStats, ServiceInfo } from "./types.ts";
-
-const DEFAULT_TIMEOUTS: IcapTimeouts = { connect: 5_000, write: 30_000, answer: 120_000, idle: 30_000 };
-const DEFAULT_CONNECTIONS = 16;
-const DEFAULT_RESERVED = 1;
-/** What a Node.js timer can hold. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
+import { type Settings, settingsFrom } from "./settings.ts";
+import { transferOf } from "./transfer-lists.ts";
+import type { IcapScanRequest, IcapScanResult, IcapServiceOptions, PoolStats, ServiceInfo } from "./types.ts";
+import { within } from "./within.ts";
 
 /**
- * One ICAP service that scans by RESPMOD (RFC 3507). It keeps connections, asks OPTIONS when it has to, and gives a verdict that is
- * clean only where the answer proves it. Nothing is tried again but a kept connection that the server closed as it was written to.
+ * One ICAP service that scans by RESPMOD or REQMOD (RFC 3507). It keeps connections, asks OPTIONS when it has to, and gives a verdict that
+ * is clean only where the answer proves it, or where it was told to trust the service without. Nothing is tried again but a kept connection
+ * that the server closed as it was written to.
+ *
+ * A process should have one for each service: its connections are counted here.
  */
 export class IcapService implements AsyncDisposable {
-  readonly #target: Target;
+  /** What is known of the vendor's server. */
+  readonly profile: Profile;
+  readonly #settings: Settings;
+  readonly #reading: Reading;
+  readonly #messages: Messages;
   readonly #pool: ConnectionPool;
-  readonly #rules: ExchangeRules;
-  readonly #previews: boolean;
   readonly #options: OptionsCache;
 
-  /** @throws TypeError for an option that is out of its range, or another URL than `icap://host[:port]/path?query`. */
+  /** @throws TypeError for an option that is out of its range or contradicts the profile, or for another URL than `icap://` or `icaps://`. */
   constructor(options: IcapServiceOptions) {
-    const timeouts = { ...DEFAULT_TIMEOUTS, ...options.timeouts };
-    for (const [name, ms] of Object.entries(timeouts)) checkInteger(`timeouts.${name}`, ms, 1, MAX_TIMEOUT);
-    const { maxConnections = DEFAULT_CONNECTIONS, reservedConnections = DEFAULT_RESERVED } = options;
-    checkInteger("maxConnections", maxConnections, 1, 65_535);
-    checkInteger("reservedConnections", reservedConnections, 0, 65_535);
-    this.#target = parseTarget(options.url);
-    this.#rules = { timeouts, limits: limitsFrom(options.limits) };
-    this.#previews = options.preview === "required";
-    this.#pool = new ConnectionPool(this.#target, {
-      maxConnections,
-      reservedConnections,
-      connectTimeout: timeouts.connect,
-      idleTimeout: timeouts.idle,
-    });
+    const settings = settingsFrom(options);
+    this.profile = settings.profile;
+    this.#settings = settings;
+    this.#reading = readingOf(settings.profile, settings.blockedBy);
+    this.#messages = new Messages(settings.target, settings.method, settings.credentials);
+    this.#pool = new ConnectionPool(settings.target, settings.pool);
     this.#options = new OptionsCache((signal) => this.#fetchOptions(signal), options.clock ?? (() => performance.now()));
   }
 
   /** The request URI, with its port. */
   get url(): string {
-    return this.#target.uri;
+    return this.#settings.target.uri;
   }
 
   /** Connections that ordinary scans may use at once, as far as known. */
@@ -56,32 +53,39 @@ export class IcapService implements AsyncDisposable {
 
   /**
    * What the service says of itself, from memory while that holds (Options-TTL) and `fresh` is not asked for.
-   * @throws IcapError but `body_size`; the signal's reason.
+   * @throws IcapError but `body_size` and `busy`; the signal's reason.
    */
   async options(signal: AbortSignal, { fresh = false }: { readonly fresh?: boolean } = {}): Promise<ServiceInfo> {
     try {
       this.#pool.closing.throwIfAborted();
       return await this.#options.get(signal, fresh);
     } catch (error) {
-      throw this.#closedOr(error, signal);
+      throw this.#reasonFor(error, signal);
     }
   }
 
   /**
    * Has the body scanned. Waits in line for a connection as long as `request.signal` allows.
-   * @throws IcapError when no answer can be had or believed; whatever the body throws; the signal's reason; TypeError for a request that
-   *   can't be sent. An answer that says it failed is no exception but a verdict, `error`.
+   * @throws IcapError when no answer can be had or believed; whatever the body or `request.returned` throws; the signal's reason; TypeError for
+   *   a request that can't be sent. An answer that says it failed is no exception but a verdict, `error`.
    */
   async scan(request: IcapScanRequest): Promise<IcapScanResult> {
     try {
       const info = await this.options(request.signal);
-      const message = respmodRequest(this.#target, request, this.#previews ? info.preview : undefined);
-      const answer = await this.#exchange(message, request.priority ?? false, request.signal);
+      const transfer = this.#settings.trustsLists ? transferOf(request.fileName, info.transfer) : "preview";
+      const message = this.#messages.scan(request, transfer === "preview" && this.#settings.preview !== "never" ? info.preview : undefined);
+      if (transfer === "ignore") {
+        return { verdict: { outcome: "clean", how: "ignored" }, isTag: info.isTag, icapStatus: undefined, replacement: undefined };
+      }
+      const { total } = this.#settings.timeouts;
+      const answer = await this.#exchange(message, request.priority ?? false, total, request.signal);
       const isTag = readIsTag(answer.headers);
       if (isTag !== undefined) this.#options.sawTag(isTag);
-      return { verdict: verdictOf(answer), isTag: isTag ?? info.isTag, icapStatus: answer.status };
+      const verdict = this.#verdict(message, answer, await bodyBeside(answer, request));
+      const replacement = this.#settings.method === "RESPMOD" ? await replacementIn(answer, verdict, request) : undefined;
+      return { verdict, isTag: isTag ?? info.isTag, icapStatus: answer.status, replacement };
     } catch (error) {
-      throw this.#closedOr(error, request.signal);
+      throw this.#reasonFor(error, request.signal);
     }
   }
 
@@ -96,20 +100,25 @@ export class IcapService implements AsyncDisposable {
 
   async #fetchOptions(signal: AbortSignal): Promise<ServiceInfo> {
     // In the background nobody else ends it, and a server may send a byte at a time.
-    const { connect, answer } = this.#rules.timeouts;
-    const limited = AbortSignal.any([signal, AbortSignal.timeout(Math.min(MAX_TIMEOUT, connect + 2 * answer))]);
-    const info = readServiceInfo(await this.#exchange(optionsRequest(this.#target), true, limited));
+    const { connect, answer, total } = this.#settings.timeouts;
+    const limit = Math.min(connect + 2 * answer, total);
+    const info = readServiceInfo(await this.#exchange(this.#messages.options(), true, limit, signal), this.#settings.method);
     this.#pool.allow(info.maxConnections);
     return info;
   }
 
-  async #exchange(request: ExchangeRequest, priority: boolean, signal: AbortSignal): Promise<Answer> {
+  /** `limit`: milliseconds from the connection that it gets on. */
+  async #exchange(request: ExchangeRequest, priority: boolean, limit: number, signal: AbortSignal): Promise<Answer> {
     const lease = await this.#pool.lease(priority, signal);
     try {
-      return await this.#try(lease, request, false, signal);
-    } catch (error) {
-      if (!(error instanceof StaleConnection)) throw error;
-      return await this.#try(lease, request, true, signal);
+      return await within(limit, "the whole answer did not come", signal, async (limited) => {
+        try {
+          return await this.#try(lease, request, false, limited);
+        } catch (error) {
+          if (!(error instanceof StaleConnection)) throw error;
+          return await this.#try(lease, request, true, limited);
+        }
+      });
     } finally {
       lease.release();
     }
@@ -117,28 +126,53 @@ export class IcapService implements AsyncDisposable {
 
   async #try(lease: Lease, request: ExchangeRequest, fresh: boolean, signal: AbortSignal): Promise<Answer> {
     const connection = await lease.connection({ fresh, signal });
-    const answer = await exchange(connection, request, this.#rules, signal);
+    const answer = await exchange(connection, request, this.#settings, signal);
     if (answer.reusable) lease.keep(connection);
     return answer;
   }
 
+  #verdict({ httpTarget }: ScanMessage, answer: Answer, body: AnswerFacts["body"]): Verdict {
+    const { method, preview } = this.#settings;
+    const { httpRequest } = answer;
+    const facts = {
+      method,
+      icapStatus: answer.status,
+      icapHeaders: answer.headers,
+      http: answer.http,
+      request:
+        method === "RESPMOD" || httpRequest === undefined ? "none" : isRequestFor(httpTarget, httpRequest.startLine) ? "same" : "other",
+      requestHeaders: httpRequest?.headers,
+      body,
+      sent: answer.sent,
+      trustsPreview: preview === "trusted",
+      sentHttpStatus: SENT_HTTP_STATUS,
+    } as const;
+    return this.#scrubbed(judge(facts, this.#reading));
+  }
+
+  #scrubbed(verdict: Verdict): Verdict {
+    const { credentials } = this.#settings;
+    if (credentials === undefined || verdict.outcome === "clean") return verdict;
+    if (verdict.outcome === "infected") return { ...verdict, threat: credentials.scrub(verdict.threat) };
+    return { ...verdict, why: credentials.scrub(verdict.why) };
+  }
+
   /** Once the service is closed, that is why anything fails, except for what the caller itself ended. */
-  #closedOr(error: unknown, signal: AbortSignal): unknown {
-    return this.#pool.closing.aborted && !signal.aborted ? this.#pool.closing.reason : error;
+  #reasonFor(error: unknown, signal: AbortSignal): unknown {
+    if (this.#pool.closing.aborted && !signal.aborted) return this.#pool.closing.reason;
+    if (!(error instanceof IcapError)) return error;
+    const message = this.#settings.credentials?.scrub(error.message) ?? error.message;
+    return message === error.message ? error : new IcapError(error.code, message);
   }
 }
 
-function verdictOf(answer: Answer): Verdict {
-  return judge({
-    icapStatus: answer.status,
-    icapHeaders: answer.headers,
-    http: answer.http,
-    body: answer.body,
-    sent: answer.sent,
-    sentHttpStatus: SENT_HTTP_STATUS,
-  });
-}
-
-function checkInteger(name: string, value: number, min: number, max: number): void {
-  if (!Number.isSafeInteger(value) || value < min || value > max) throw new TypeError(`${name} must be an integer from ${min} to ${max}`);
+/**
+ * The returned body beside the one sent. Only a body that may be the same is worth another pass over the file; most servers send none.
+ * @throws whatever the body throws; the signal's reason.
+ */
+async function bodyBeside({ body, returned }: Answer, request: IcapScanRequest): Promise<AnswerFacts["body"]> {
+  if (body === "none") return "none";
+  if (body === "nothing") return "identical";
+  if (returned === undefined || returned.size !== request.size) return "different";
+  return (await beginsWith(request.body(), returned.size, returned.sha256, request.signal)) ? "identical" : "different";
 }

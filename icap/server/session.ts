@@ -8,7 +8,7 @@ import { CONTINUE, optionsReply, refusal, replyBody, replyHeads } from "./reply.
 import { RequestReader } from "./request-reader.ts";
 import type { IcapHandler, IcapReply, IcapRequest } from "./types.ts";
 
-const REQUEST_URI = /^icap:\/\/[^/?#]+\/([^?#]*)(?:\?([^#]*))?$/i;
+const REQUEST_URI = /^icaps?:\/\/[^/?#]+\/([^?#]*)(?:\?([^#]*))?$/i;
 
 /** One client's connection: its requests, one after the other (RFC 3507 section 4). */
 export class Session {

@@ -22,8 +22,15 @@ describe("c-icap's echo service", () => {
     }
   });
 
+  it("gives back what was sent by REQMOD", async () => {
+    await using service = new IcapService({ url: cicap.url("echo"), method: "REQMOD" });
+    const outcomes: unknown[] = [];
+    for (const size of [0, 1, 65_536]) outcomes.push((await scan(service, Buffer.alloc(size, "abc"))).verdict.outcome);
+    expect(outcomes).toEqual(["clean", "clean", "clean"]);
+  });
+
   it("closes a connection after its 100 requests, and nothing is lost over it", async () => {
-    await using service = new IcapService({ url: cicap.url("echo"), maxConnections: 4 });
+    await using service = new IcapService({ url: cicap.url("echo"), maxConnections: 4, maxWaiting: 500 });
     const scans = Array.from({ length: 500 }, (_, at) => scan(service, `file ${at}`));
     const outcomes = (await Promise.all(scans)).map(({ verdict }) => verdict.outcome);
     expect(outcomes).toEqual(Array<string>(500).fill("clean"));

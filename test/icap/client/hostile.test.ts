@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { IcapService, type IcapServiceOptions } from "../../../icap/index.ts";
 import { recorded } from "../support/answers.ts";
 import { codeOf, scan, until } from "../support/scan.ts";
-import { CLEAN, ECHO_HEAD, type Peer, type Script, scriptedServer, withBody } from "../support/scripted-server.ts";
+import { CLEAN, ECHO_HEAD, OPTIONS, type Peer, type Script, scriptedServer, withBody } from "../support/scripted-server.ts";
 
 const QUICK = { connect: 300, write: 300, answer: 150, idle: 5_000 };
 
@@ -31,9 +31,12 @@ const repeats =
   };
 /** Writes a head that has no end, a byte at a time. */
 function drips({ socket }: Peer): void {
-  const head = `ICAP/1.0 204 OK\r\n${"A: b\r\n".repeat(1000)}`;
+  drip(socket, `ICAP/1.0 204 OK\r\n${"A: b\r\n".repeat(1000)}`);
+}
+/** Writes `text` a byte at a time, over and over. */
+function drip(socket: Peer["socket"], text: string): void {
   let at = 0;
-  const timer = setInterval(() => socket.write(head.charAt(at++)), 10);
+  const timer = setInterval(() => socket.write(text.charAt(at++ % text.length)), 10);
   socket.once("close", () => clearInterval(timer));
 }
 const outcome = (name: string): unknown => ({ resolved: expect.objectContaining({ verdict: expect.objectContaining({ outcome: name }) }) });
@@ -74,6 +77,15 @@ describe("a server that lies", () => {
     const { result, idle } = await against({ begin: says(CLEAN) }, "x".repeat(20_000_000));
     expect(result).toEqual(outcome("error"));
     expect(idle).toBe(0);
+  });
+
+  it.each<[string, (peer: Peer) => void]>([
+    ["closes", ({ socket }) => void socket.end(CLEAN)],
+    ["breaks off", ({ socket }) => void socket.write(CLEAN, () => socket.resetAndDestroy())],
+    ["closes once it is sure that more is on its way", ({ socket }) => void setTimeout(() => socket.end(CLEAN), 20)],
+  ])("a 204 before the last chunk was sent is not clean when the server %s behind it", async (_, begin) => {
+    const { result } = await against({ begin }, "x".repeat(20_000_000));
+    expect(result).not.toMatchObject({ resolved: { verdict: { outcome: "clean" } } });
   });
 
   it("an early block page is a verdict without the rest being sent", async () => {
@@ -133,6 +145,14 @@ describe("a server that stalls", () => {
 
   it("at OPTIONS", async () => {
     expect((await against({ options: null })).result).toBe("timeout");
+  });
+
+  it("at OPTIONS, by one byte at a time of its body", async () => {
+    const head = `${OPTIONS.replace("null-body=0", "opt-body=0").slice(0, -2)}\r\n`;
+    await using server = await scriptedServer({ options: head, optionsHead: (_, socket) => drip(socket, "1\r\nx\r\n") });
+    await using service = new IcapService({ url: server.url, timeouts: QUICK });
+    expect(await codeOf(scan(service, "hello"))).toBe("timeout");
+    await until(() => server.count.open === 0);
   });
 
   it("every end of a connection is an error", async () => {

@@ -77,6 +77,42 @@ describe("the pool", () => {
     expect(order).toEqual(["a", "P", "b", "c"]);
   });
 
+  it("refuses an ordinary scan when the line is full, never a priority scan", async () => {
+    await using server = await held();
+    await using service = new IcapService({ url: server.url, maxConnections: 2, maxWaiting: 2 });
+    const scans = [1, 2, 3].map(() => scan(service, "hello"));
+    await until(() => server.peers.length === 1 && service.stats().waiting === 2);
+    const refused = await scan(service, "hello").catch((error: unknown) => error);
+    expect(refused).toMatchObject({ name: "IcapError", code: "busy" });
+    expect(service.stats()).toMatchObject({ busy: 1, waiting: 2 });
+    const priority = [1, 2, 3, 4].map(() => scan(service, "hello", { priority: true }));
+    await until(() => service.stats().waiting === 5);
+    const leaving = scan(service, "hello", { priority: true, signal: AbortSignal.timeout(1) });
+    expect(await codeOf(leaving)).not.toBe("busy");
+    const all = Promise.all([...scans, ...priority]);
+    let done = false;
+    void all.then(() => (done = true));
+    await until(() => {
+      server.release();
+      return done;
+    });
+    // There is room again.
+    const last = scan(service, "hello");
+    await until(() => server.peers.length === 1);
+    server.release();
+    expect((await last).verdict.outcome).toBe("clean");
+  });
+
+  it("without a line takes only whom it can serve at once", async () => {
+    await using server = await held();
+    await using service = new IcapService({ url: server.url, maxConnections: 1, maxWaiting: 0 });
+    const first = scan(service, "hello");
+    await until(() => server.peers.length === 1);
+    expect(await codeOf(scan(service, "hello"))).toBe("busy");
+    server.release();
+    await first;
+  });
+
   it("lets who waits leave the line", async () => {
     await using server = await held();
     await using service = new IcapService({ url: server.url, maxConnections: 1 });
@@ -205,7 +241,7 @@ describe("a kept connection that the server closed", () => {
 
   it("is not tried again after a timeout", async () => {
     await using server = await scriptedServer({});
-    await using service = new IcapService({ url: server.url, timeouts: { answer: 50 } });
+    await using service = new IcapService({ url: server.url, timeouts: { answer: 400 } });
     expect(await codeOf(scan(service, "hello"))).toBe("timeout");
     expect(server.count.requests).toBe(1);
   });

@@ -1,22 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { IcapError, IcapServer, IcapService, type IcapServiceOptions, type IcapScanRequest } from "../../../icap/index.ts";
+import { IcapError, IcapService, type IcapScanRequest } from "../../../icap/index.ts";
 import { codeOf, scan, until } from "../support/scan.ts";
-import { CLEAN, CONTINUE, OPTIONS, type Script, scriptedServer, withBody } from "../support/scripted-server.ts";
-
-async function setUp(script: Script, options: Partial<IcapServiceOptions> = {}) {
-  const server = await scriptedServer(script);
-  const service = new IcapService({ url: server.url, ...options });
-  return {
-    server,
-    service,
-    async [Symbol.asyncDispose]() {
-      await service[Symbol.asyncDispose]();
-      await server[Symbol.asyncDispose]();
-    },
-  };
-}
-
-const clean: Script = { complete: ({ socket }) => socket.write(CLEAN) };
+import { CLEAN, type Script, scriptedServer, withBody } from "../support/scripted-server.ts";
+import { clean, setUp } from "../support/set-up.ts";
 
 async function* withEmptyPieces() {
   yield Buffer.alloc(0);
@@ -36,7 +22,7 @@ describe("a scan", () => {
       },
     });
     const result = await scan(it.service, "hello world", { piece: 6, fileName: "a b/c?.pdf", contentType: "application/pdf" });
-    expect(result).toEqual({ verdict: { outcome: "clean", how: "204" }, isTag: "tag-2", icapStatus: 204 });
+    expect(result).toEqual({ verdict: { outcome: "clean", how: "204" }, isTag: "tag-2", icapStatus: 204, replacement: undefined });
     const authority = new URL(it.server.url).host;
     const req = "GET http://media.invalid/a%20b%2Fc%3F.pdf HTTP/1.1\r\nHost: media.invalid\r\n\r\n";
     const res = "HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: 11\r\n\r\n";
@@ -178,200 +164,6 @@ describe("an aborted scan ends", () => {
     controller.abort(new Error("enough"));
     await expect(scanning).rejects.toThrow("enough");
     expect(told).toBe(true);
-  });
-});
-
-describe("a preview", () => {
-  const options = OPTIONS.replace("Allow: 204", "Allow: 204\r\nPreview: 4");
-  const withPreview = (complete: NonNullable<Script["complete"]>) => setUp({ options, complete }, { preview: "required" });
-
-  it("is not sent unless it is required", async () => {
-    let received = "";
-    await using it = await setUp({
-      options,
-      complete: (peer) => {
-        received = peer.received();
-        peer.socket.write(CLEAN);
-      },
-    });
-    await scan(it.service, "hello");
-    expect(received).not.toContain("Preview");
-  });
-
-  it("is followed by the rest after 100 Continue", async () => {
-    const received: string[] = [];
-    await using it = await withPreview((peer) => {
-      received.push(peer.received());
-      peer.socket.write(received.length === 1 ? CONTINUE : CLEAN);
-    });
-    expect((await scan(it.service, "hello world", { piece: 3 })).verdict).toEqual({ outcome: "clean", how: "204" });
-    expect(received[0]).toContain("\r\nPreview: 4\r\n");
-    expect(received[0]).toMatch(/\r\n\r\n3\r\nhel\r\n1\r\nl\r\n0\r\n\r\n$/);
-    expect(received[1]).toBe("2\r\no \r\n3\r\nwor\r\n2\r\nld\r\n0\r\n\r\n");
-    expect(it.service.stats().idle).toBe(1);
-  });
-
-  it("acquits nothing: a 204 after part of the body is an error", async () => {
-    await using it = await withPreview(({ socket }) => socket.write(CLEAN));
-    expect((await scan(it.service, "hello")).verdict.outcome).toBe("error");
-  });
-
-  it("may convict", async () => {
-    await using it = await withPreview(({ socket }) =>
-      socket.write(withBody("3\r\nbad\r\n0\r\n\r\n", "HTTP/1.1 403 No\r\n\r\n", "X-Virus-ID: Eicar\r\n")),
-    );
-    expect((await scan(it.service, "hello")).verdict).toEqual({ outcome: "infected", threat: "Eicar" });
-    expect(it.service.stats().idle).toBe(1);
-  });
-
-  it.each(["hell", "he"])("that is the whole body ends with ieof, and its 204 counts (%s)", async (content) => {
-    let received = "";
-    await using it = await withPreview((peer) => {
-      received = peer.received();
-      peer.socket.write(CLEAN);
-    });
-    expect((await scan(it.service, content)).verdict.outcome).toBe("clean");
-    expect(received).toContain(`\r\nPreview: ${content.length}\r\n`);
-    expect(received.endsWith(`\r\n${content}\r\n0; ieof\r\n\r\n`)).toBe(true);
-  });
-
-  it.each([
-    ["100 after ieof", "hell", CONTINUE],
-    ["100 twice at once", "hello", CONTINUE + CONTINUE],
-  ])("%s is an error", async (_, content, answer) => {
-    await using it = await withPreview(({ socket }) => socket.write(answer));
-    expect(await codeOf(scan(it.service, content))).toBe("protocol");
-  });
-
-  it("100 with a 204 at its heels is not clean", async () => {
-    await using it = await withPreview(({ socket }) => socket.write(CONTINUE + CLEAN));
-    expect((await scan(it.service, "hello")).verdict.outcome).toBe("error");
-  });
-
-  it("of no bytes lets the server say that it wants them", async () => {
-    const received: string[] = [];
-    await using it = await setUp(
-      {
-        options: options.replace("Preview: 4", "Preview: 0"),
-        complete: (peer) => {
-          received.push(peer.received());
-          peer.socket.write(received.length === 1 ? CONTINUE : CLEAN);
-        },
-      },
-      { preview: "required" },
-    );
-    expect((await scan(it.service, "hello")).verdict.outcome).toBe("clean");
-    expect(received[0]).toMatch(/Content-Length: 5\r\n\r\n0\r\n\r\n$/);
-    expect(received[1]).toBe("5\r\nhello\r\n0\r\n\r\n");
-  });
-});
-
-describe("OPTIONS", () => {
-  const signal = new AbortController().signal;
-
-  it("tells what the service is", async () => {
-    await using server = new IcapServer({
-      services: {
-        av: {
-          table: { isTag: "t", description: "A test", preview: 1024, optionsTtl: 99, maxConnections: 7, methods: ["REQMOD", "RESPMOD"] },
-          handle: () => Promise.resolve({ status: 204 }),
-        },
-      },
-    });
-    const { port } = await server.listen(0);
-    await using service = new IcapService({ url: `icap://127.0.0.1:${port}/av?mode=simple` });
-    expect(await service.options(signal)).toEqual({
-      isTag: "t",
-      methods: ["REQMOD", "RESPMOD"],
-      preview: 1024,
-      allow204: true,
-      maxConnections: 7,
-      optionsTtl: 99,
-      service: "A test",
-    });
-    expect(service.capacity).toBe(6);
-    expect(service.url).toBe(`icap://127.0.0.1:${port}/av?mode=simple`);
-  });
-
-  it.each([
-    ["404", "ICAP/1.0 404 No\r\nConnection: close\r\n\r\n", "wrong_service"],
-    ["no RESPMOD", OPTIONS.replace("RESPMOD", "REQMOD"), "wrong_service"],
-    ["503", "ICAP/1.0 503 Busy\r\n\r\n", "unavailable"],
-    ["204", CLEAN, "unavailable"],
-  ])("%s means that nothing is scanned", async (_, options, code) => {
-    await using it = await setUp({ ...clean, options });
-    expect(await codeOf(scan(it.service, "hello"))).toBe(code);
-    expect(it.server.count.requests).toBe(0);
-  });
-
-  it("is asked once by many, again before its time is over without making anyone wait, and waited for after it", async () => {
-    let now = 0;
-    let answer: string | null = OPTIONS.replace("3600", "100");
-    await using it = await setUp({ ...clean, options: () => answer ?? "" }, { clock: () => now });
-    await Promise.all([1, 2, 3].map(() => it.service.options(signal)));
-    expect(it.server.count.options).toBe(1);
-    now = 89_000;
-    await it.service.options(signal);
-    expect(it.server.count.options).toBe(1);
-    now = 91_000;
-    answer = null;
-    expect((await it.service.options(signal)).isTag).toBe("tag-1");
-    await until(() => it.server.count.options === 2);
-    now = 101_000;
-    const ac = new AbortController();
-    const waiting = it.service.options(ac.signal);
-    ac.abort(new Error("enough"));
-    await expect(waiting).rejects.toThrow("enough");
-    answer = OPTIONS.replace("tag-1", "tag-9");
-    expect((await it.service.options(signal)).isTag).toBe("tag-9");
-  });
-
-  it("is asked at once when what is remembered will not do", async () => {
-    let tag = "tag-1";
-    await using it = await setUp({ ...clean, options: () => OPTIONS.replace("tag-1", tag) });
-    await it.service.options(signal);
-    tag = "tag-2";
-    expect((await it.service.options(signal)).isTag).toBe("tag-1");
-    expect((await it.service.options(signal, { fresh: true })).isTag).toBe("tag-2");
-    expect((await it.service.options(signal)).isTag).toBe("tag-2");
-    expect(it.server.count.options).toBe(2);
-  });
-
-  it("is asked again when an answer comes under another tag", async () => {
-    let now = 0;
-    let tag = "tag-1";
-    await using it = await setUp(
-      {
-        options: () => OPTIONS.replace("tag-1", tag),
-        complete: ({ socket }) => socket.write(`ICAP/1.0 204 OK\r\nISTag: "${tag}"\r\n\r\n`),
-      },
-      { clock: () => now },
-    );
-    await scan(it.service, "hello");
-    now = 5_000;
-    tag = "tag-2";
-    expect((await scan(it.service, "hello")).isTag).toBe("tag-2");
-    await it.service.options(signal);
-    await until(() => it.server.count.options === 2);
-    await until(() => it.service.stats().busy === 0);
-    expect((await it.service.options(signal)).isTag).toBe("tag-2");
-  });
-
-  it("is not abandoned for one caller that leaves while another waits", async () => {
-    let release: (() => void) | undefined;
-    await using server = new IcapServer({
-      services: { av: { table: { isTag: () => (release?.(), "t") }, handle: () => Promise.resolve({ status: 204 }) } },
-    });
-    const { port } = await server.listen(0);
-    await using service = new IcapService({ url: `icap://127.0.0.1:${port}/av` });
-    const leaving = new AbortController();
-    const left = service.options(leaving.signal);
-    const stayed = service.options(signal);
-    release = () => undefined;
-    leaving.abort(new Error("enough"));
-    await expect(left).rejects.toThrow("enough");
-    expect((await stayed).isTag).toBe("t");
-    expect(server.connections.total).toBe(1);
   });
 });
 

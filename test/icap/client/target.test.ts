@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { parseTarget } from "../../../icap/client/target.ts";
 import { IcapService } from "../../../icap/index.ts";
 
 const url = (given: string): string => new IcapService({ url: given }).url;
@@ -10,6 +11,8 @@ describe("an ICAP URL", () => {
     ["icap://127.0.0.1", "icap://127.0.0.1:1344/"],
     ["icap://[::1]:1345/x", "icap://[::1]:1345/x"],
     ["icap://c_icap/x", "icap://c_icap:1344/x"],
+    ["icaps://av.example/avscan", "icaps://av.example:11344/avscan"],
+    ["ICAPS://[::1]:1344/avscan?a=b", "icaps://[::1]:1344/avscan?a=b"],
   ])("%s is taken", (given, expected) => {
     expect(url(given)).toBe(expected);
   });
@@ -18,7 +21,10 @@ describe("an ICAP URL", () => {
     "",
     "av.example",
     "http://av.example/x",
-    "icaps://av.example/x",
+    "https://av.example/x",
+    "icapss://av.example/x",
+    "icaps:av.example/x",
+    "icaps://user:secret@av.example/x",
     "icap:av.example/x",
     "icap:///x",
     "icap://:1344/x",
@@ -46,11 +52,34 @@ describe("an ICAP URL", () => {
   });
 });
 
+describe("a URL without a path", () => {
+  it.each([
+    ["icap://a", "/avscan", "icap://a:1344/avscan"],
+    ["icap://a", "/virus_scan?force=on", "icap://a:1344/virus_scan?force=on"],
+    ["icaps://[::1]:5", "avscan", "icaps://[::1]:5/avscan"],
+    ["icap://a?mode=simple", "/virus_scan?force=on", "icap://a:1344/virus_scan?mode=simple"],
+    ["icap://a/", "/avscan", "icap://a:1344/"],
+    ["icap://a/x", "/avscan?force=on", "icap://a:1344/x"],
+  ])("%s gets the default, %s", (given, path, expected) => {
+    expect(parseTarget(given, path).uri).toBe(expected);
+  });
+
+  it.each(["/x y", "/x\r\nEvil: 1", "/x#y", "/ä", `/${"x".repeat(3000)}`])("refuses %j as its default", (path) => {
+    expect(() => parseTarget("icap://a", path)).toThrow(TypeError);
+  });
+
+  it("stays at its host, whatever its default", () => {
+    expect(parseTarget("icap://a", "//evil.example/x").uri).toBe("icap://a:1344//evil.example/x");
+    expect(parseTarget("icap://a", "@evil.example/x").uri).toBe("icap://a:1344/@evil.example/x");
+  });
+});
+
 describe("an option out of its range is refused", () => {
   it.each([
     { maxConnections: 0 },
     { maxConnections: 1.5 },
     { reservedConnections: -1 },
+    { maxWaiting: -1 },
     { timeouts: { answer: 0 } },
     { timeouts: { connect: Infinity } },
     { limits: { headerBytes: 0 } },

@@ -13,7 +13,7 @@ export function withBody(chunks: string, head = ECHO_HEAD, fields = ""): string 
 
 export interface Peer {
   readonly socket: Socket;
-  /** Number of this RESPMOD request, from 1, over all connections. */
+  /** Number of this request, from 1, over all connections. */
   readonly request: number;
   /** All that has come of it. */
   readonly received: () => string;
@@ -22,7 +22,9 @@ export interface Peer {
 export interface Script {
   /** The answer to OPTIONS; null for none. */
   readonly options?: string | null | (() => string);
-  /** A RESPMOD request begins to arrive. */
+  /** OPTIONS was asked with this head. */
+  readonly optionsHead?: (head: string, socket: Socket) => void;
+  /** A RESPMOD or REQMOD request begins to arrive. */
   readonly begin?: (peer: Peer) => void;
   /** Its last chunk, or its preview's, is there; may happen twice in a request with a preview. */
   readonly complete?: (peer: Peer) => void;
@@ -48,7 +50,9 @@ export async function scriptedServer(script: Script) {
       received += String(text);
       for (;;) {
         if (received.startsWith("OPTIONS") && received.includes("\r\n\r\n")) {
-          received = received.slice(received.indexOf("\r\n\r\n") + 4);
+          const end = received.indexOf("\r\n\r\n") + 4;
+          script.optionsHead?.(received.slice(0, end), socket);
+          received = received.slice(end);
           count.options++;
           const { options = OPTIONS } = script;
           if (options !== null) socket.write(typeof options === "string" ? options : options());

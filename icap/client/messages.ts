@@ -1,0 +1,112 @@
+import { type HeaderFields, serializeHead, serializeMessage } from "../codec/serialize.ts";
+import type { Credentials } from "./credentials.ts";
+import type { ExchangeRequest } from "./exchange.ts";
+import type { Target } from "./target.ts";
+import type { IcapMethod, IcapScanRequest } from "./types.ts";
+
+/** Of the HTTP response that is sent to be scanned. */
+export const SENT_HTTP_STATUS = 200;
+
+const USER_AGENT = "icap-scan/1.0";
+/** Reserved (RFC 2606): the file has no address that a server could go to. */
+const MEDIA_HOST = "media.invalid";
+const CONTENT_TYPE = /^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$/;
+// oxlint-disable-next-line no-control-regex -- these are the very characters that must not be there
+const CONTROL = /[\0-\x1f\x7f]/;
+const MAX_NAME = 255;
+
+/** What the client says itself, or what would change how the message or its answer is read. X-TE asks Trend to trickle. */
+const OWN_FIELDS: ReadonlySet<string> = new Set([
+  "allow",
+  "authorization",
+  "connection",
+  "content-length",
+  "encapsulated",
+  "expect",
+  "host",
+  "istag",
+  "keep-alive",
+  "preview",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+  "user-agent",
+  "x-te",
+]);
+
+export interface ScanMessage extends ExchangeRequest {
+  /** Method and URI of the encapsulated request. */
+  readonly httpTarget: string;
+}
+
+/** The requests to one service, up to their bodies. */
+export class Messages {
+  readonly #target: Target;
+  readonly #method: IcapMethod;
+  readonly #own: HeaderFields;
+
+  constructor(target: Target, method: IcapMethod, credentials: Credentials | undefined) {
+    this.#target = target;
+    this.#method = method;
+    this.#own = [["Host", target.authority], ["User-Agent", USER_AGENT], ...(credentials === undefined ? [] : [credentials.field])];
+  }
+
+  /** An OPTIONS request (RFC 3507 section 4.10). */
+  options(): ExchangeRequest {
+    const heads = serializeMessage(`OPTIONS ${this.#target.uri} ICAP/1.0`, this.#own, [], "null-body");
+    return { heads, body: undefined, section: "res-body", size: 0, preview: undefined, take: undefined };
+  }
+
+  /**
+   * A RESPMOD request around a GET and its 200 (RFC 3507 section 4.9), with both heads, because some servers ask for them; or a REQMOD request
+   * around a POST (section 4.8). Content-Length is always told. `preview` is the most that the service wants; undefined for none. An empty body
+   * is sent as one, a last chunk alone, and without a preview: c-icap answers that with a 204.
+   * @throws TypeError for what can't be sent: size, type, name or fields.
+   */
+  scan(request: IcapScanRequest, preview: number | undefined): ScanMessage {
+    checkRequest(request);
+    const { size, body, returned } = request;
+    const previewed = preview === undefined || size === 0 ? undefined : Math.min(preview, size);
+    const fields: HeaderFields = [
+      ...this.#own,
+      ["Allow", "204"],
+      ...(previewed === undefined ? [] : ([["Preview", String(previewed)]] as const)),
+      ...(request.fields ?? []),
+    ];
+    const about: HeaderFields = [
+      ["Content-Type", request.contentType],
+      ["Content-Length", String(size)],
+    ];
+    const section = this.#method === "REQMOD" ? "req-body" : "res-body";
+    const httpTarget = `${this.#method === "REQMOD" ? "POST" : "GET"} http://${MEDIA_HOST}/${encodeURIComponent(request.fileName)}`;
+    const host = ["Host", MEDIA_HOST] as const;
+    const encapsulated =
+      this.#method === "REQMOD"
+        ? ([["req-hdr", serializeHead(`${httpTarget} HTTP/1.1`, [host, ...about])]] as const)
+        : ([
+            ["req-hdr", serializeHead(`${httpTarget} HTTP/1.1`, [host])],
+            ["res-hdr", serializeHead(`HTTP/1.1 ${SENT_HTTP_STATUS} OK`, about)],
+          ] as const);
+    const heads = serializeMessage(`${this.#method} ${this.#target.uri} ICAP/1.0`, fields, encapsulated, section);
+    return { heads, body, section, size, preview: previewed, take: returned, httpTarget };
+  }
+}
+
+/** Whether a request line that came back has this method and URI, whatever its version. */
+export function isRequestFor(httpTarget: string, startLine: string): boolean {
+  return startLine.startsWith(`${httpTarget} `) && /^ HTTP\/\d(?:\.\d)?$/.test(startLine.slice(httpTarget.length));
+}
+
+function checkRequest({ size, contentType, fileName, fields = [] }: IcapScanRequest): void {
+  if (!Number.isSafeInteger(size) || size < 0) throw new TypeError("size must be a number of bytes");
+  if (!CONTENT_TYPE.test(contentType)) throw new TypeError("contentType must be a media type in printable ASCII");
+  if (fileName === "" || fileName.length > MAX_NAME || CONTROL.test(fileName) || !fileName.isWellFormed()) {
+    throw new TypeError(`fileName must have 1 to ${MAX_NAME} characters, none of them a control character`);
+  }
+  for (const [name] of fields) {
+    if (OWN_FIELDS.has(name.toLowerCase())) throw new TypeError(`fields may not hold ${name}: the client sets it, or must not send it`);
+  }
+}

@@ -1,0 +1,34 @@
+import type { HeaderBlock } from "../codec/headers.ts";
+import type { Verdict } from "../verdict.ts";
+import type { Answer } from "./answer.ts";
+import { beginsWith } from "./echo.ts";
+import { SENT_HTTP_STATUS } from "./messages.ts";
+import type { IcapScanRequest, IcapScanResult } from "./types.ts";
+
+/** 201 is Symantec Protection Engine's. A 206 holds parts of a body only. */
+const WHOLE: readonly number[] = [200, 201];
+const CONTENT_TYPE = /^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$/;
+
+/**
+ * What a RESPMOD service sent in the file's stead, if that is a file. It is not when its own head says that it is of another length or
+ * encoded, nor when the sent file begins with it: a server that trickles sends a file's first bytes on while it scans, and breaks off when it
+ * finds something. That takes another pass over the file, and only for an answer that is shorter.
+ * @throws whatever the body throws; the request's signal's reason.
+ */
+export async function replacementIn(answer: Answer, verdict: Verdict, request: IcapScanRequest): Promise<IcapScanResult["replacement"]> {
+  const { http, returned } = answer;
+  if (verdict.outcome !== "modified" || request.returned === undefined || returned === undefined || http === undefined) return undefined;
+  if (!WHOLE.includes(answer.status) || http.status !== SENT_HTTP_STATUS || !isPlain(http.headers, returned.size)) return undefined;
+  const { size, sha256 } = returned;
+  if (size === 0) return undefined;
+  if (size < request.size && (await beginsWith(request.body(), size, sha256, request.signal))) return undefined;
+  const contentType = http.headers.get("content-type");
+  return { size, contentType: contentType !== undefined && CONTENT_TYPE.test(contentType) ? contentType : undefined };
+}
+
+/** Whether a head goes with these bytes as a file of its own. */
+function isPlain(headers: HeaderBlock, size: number): boolean {
+  const encodings = headers.all("content-encoding").filter((value) => value !== "" && value.toLowerCase() !== "identity");
+  const lengths = headers.all("content-length").filter((value) => !/^\d{1,15}$/.test(value) || Number(value) !== size);
+  return encodings.length === 0 && lengths.length === 0 && headers.get("content-range") === undefined;
+}
