@@ -53,21 +53,20 @@ export class CIcap extends Peer {
     const directory = this.directory;
     const modules = (await this.machine.run(["sh", "-c", "dirname /usr/lib/*/c_icap/virus_scan.so"])).trim();
     await this.machine.run(["mkdir", `${directory}/tmp`]);
-    await this.machine.write(
-      `${directory}/c-icap.conf`,
-      await withSettings(CONFIGURATION, {
-        Port: `${this.at.listen}:${this.at.inside}`,
-        PidFile: `${directory}/c-icap.pid`,
-        CommandsSocket: `${directory}/c-icap.ctl`,
-        ServerLog: `${directory}/server.log`,
-        AccessLog: `${directory}/access.log`,
-        TmpDir: `${directory}/tmp`,
-        ModulesDir: modules,
-        ServicesDir: modules,
-        "clamd_mod.ClamdSocket": clamd.socket,
-        ...settings,
-      }),
-    );
+    const configuration = await withSettings(CONFIGURATION, {
+      Port: `${this.at.listen}:${this.at.inside}`,
+      PidFile: `${directory}/c-icap.pid`,
+      CommandsSocket: `${directory}/c-icap.ctl`,
+      ServerLog: `${directory}/server.log`,
+      AccessLog: `${directory}/access.log`,
+      TmpDir: `${directory}/tmp`,
+      ModulesDir: modules,
+      ServicesDir: modules,
+      "clamd_mod.ClamdSocket": clamd.socket,
+      ...settings,
+    });
+    // The example that comes with c-icap of a service that can answer 206.
+    await this.machine.write(`${directory}/c-icap.conf`, `${configuration}Service ex206 srv_ex206.so\n`);
   }
 
   override async restart(): Promise<void> {

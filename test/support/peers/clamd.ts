@@ -14,6 +14,17 @@ export interface ClamdOptions {
   readonly started?: boolean;
 }
 
+/** What Debian's clamd.conf says, where it differs from ours. */
+export const DEBIAN_CLAMD = {
+  MaxThreads: "12",
+  StreamMaxLength: "25M",
+  MaxFileSize: "25M",
+  MaxScanSize: "100M",
+  MaxHTMLNormalize: "10M",
+  AlertExceedsMax: undefined,
+  AlertEncrypted: undefined,
+} as const;
+
 /** Of the name under which EICAR is found, clamd adds `.UNOFFICIAL`. */
 export const EICAR_THREAT = "Eicar-Test-Signature.UNOFFICIAL";
 

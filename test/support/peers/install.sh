@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs Debian packages without starting any of what they bring: those named, else c-icap, ClamAV and Redis. Safe to run twice at the same time.
+# Installs Debian packages without starting any of what they bring: those named, else c-icap, e2guardian, ClamAV and Redis. Safe to run twice at the same time.
 set -eu
-[ $# -gt 0 ] || set -- c-icap libc-icap-mod-virus-scan clamav-daemon clamav clamdscan redis-server unzip
+[ $# -gt 0 ] || set -- c-icap libc-icap-mod-virus-scan clamav-daemon clamav clamdscan redis-server unzip e2guardian
 exec 9>/tmp/matrix-icap-gateway-peers.lock
 flock 9
 

@@ -1,7 +1,9 @@
 import { execFile, spawn } from "node:child_process";
 import { openSync, closeSync, rmSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
+import { randomInt } from "node:crypto";
+import { type Socket, createSocket } from "node:dgram";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -67,11 +69,47 @@ function startDaemon(command: readonly string[], log: string): Daemon {
   };
 }
 
+/** Below those that systems hand out themselves, to who listens on port 0 and to who connects. */
+const PORTS = { first: 20_000, count: 12_000 };
+const LOOPBACK = "127.0.0.1";
+
+/**
+ * A port that is this process's own, whether a daemon listens on it at the moment or not, until the process ends: what claims it is a UDP
+ * socket of the same number, which no daemon wants and no other test process can have too.
+ */
 async function freePort(): Promise<Port> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  for (let attempt = 0; attempt < 1000; attempt += 1) {
+    const port = PORTS.first + randomInt(PORTS.count);
+    const claim = await bound(port);
+    if (claim === undefined) continue;
+    if (await isFree(port)) return { listen: LOOPBACK, inside: port, host: LOOPBACK, outside: port };
+    claim.close();
+  }
+  throw new Error("no free port was found");
+}
+
+async function bound(port: number): Promise<Socket | undefined> {
+  const socket = createSocket("udp4");
+  try {
+    socket.bind({ port, address: LOOPBACK, exclusive: true });
+    await once(socket, "listening");
+    return socket.unref();
+  } catch {
+    socket.close();
+    return undefined;
+  }
+}
+
+/** Whether nobody listens there. */
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  try {
+    server.listen(port, LOOPBACK);
+    await once(server, "listening");
+  } catch {
+    return false;
+  }
   server.close();
   await once(server, "close");
-  return { listen: "127.0.0.1", inside: port, host: "127.0.0.1", outside: port };
+  return true;
 }

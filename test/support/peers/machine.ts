@@ -1,4 +1,4 @@
-/** Where the real c-icap, clamd and Redis run. */
+/** Where the real c-icap, e2guardian, clamd and Redis run. */
 export interface Port {
   /** What a daemon listens on. */
   readonly listen: string;
@@ -24,5 +24,6 @@ export interface Machine {
   run(command: readonly string[]): Promise<string>;
   /** In the foreground of nothing: its output goes to `log`. It dies with the test process, however that ends. */
   start(command: readonly string[], log: string): Promise<Daemon>;
+  /** That nothing listens on; no other test process gets the same while this one runs. */
   freePort(): Promise<Port>;
 }

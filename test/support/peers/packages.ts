@@ -6,11 +6,11 @@ import { promisify } from "node:util";
 const execute = promisify(execFile);
 const SCRIPT = fileURLToPath(new URL("install.sh", import.meta.url));
 
-const PROGRAMS = ["c-icap", "clamd", "sigtool", "clamdscan", "redis-server", "unzip"];
+const PROGRAMS = ["c-icap", "clamd", "sigtool", "clamdscan", "redis-server", "unzip", "e2guardian"];
 const FOLDERS = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
 /**
- * Installs what is missing of c-icap, ClamAV and Redis; returns at once when all is there.
+ * Installs what is missing of c-icap, e2guardian, ClamAV and Redis; returns at once when all is there.
  * @throws Error that says what to do, where it can't
  */
 export async function ensurePackages(): Promise<void> {

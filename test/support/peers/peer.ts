@@ -2,7 +2,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Daemon, Machine, Port } from "./machine.ts";
 
 const READY_WITHIN = 30_000;
-const STOPPED_WITHIN = 5_000;
 
 /** A real server in the foreground of its machine, with a folder and a port of its own. */
 export abstract class Peer implements AsyncDisposable {
@@ -42,13 +41,11 @@ export abstract class Peer implements AsyncDisposable {
   /** SIGKILL and SIGTERM: resolves when it and its children are gone. SIGSTOP and SIGCONT stop it and let it go on. */
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     await this.#daemon?.signal(signal);
-    if (signal === "SIGKILL" || signal === "SIGTERM") await this.#gone(Number.POSITIVE_INFINITY);
+    if (signal === "SIGKILL" || signal === "SIGTERM") await this.#gone();
   }
 
-  /** Ends it, by SIGKILL if it has not followed SIGTERM for 5 s, and removes its folder. */
+  /** Ends it at once (some take seconds to follow SIGTERM), and removes its folder with all that it leaves behind. */
   async stop(): Promise<void> {
-    await this.#daemon?.signal("SIGTERM");
-    await this.#gone(STOPPED_WITHIN);
     await this.kill();
     await this.machine.remove(this.directory);
   }
@@ -85,8 +82,7 @@ export abstract class Peer implements AsyncDisposable {
     return log.slice(-2000);
   }
 
-  async #gone(within: number): Promise<void> {
-    const deadline = Date.now() + within;
-    while ((await this.alive()) && Date.now() < deadline) await sleep(5);
+  async #gone(): Promise<void> {
+    while (await this.alive()) await sleep(5);
   }
 }

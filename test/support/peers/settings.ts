@@ -5,8 +5,13 @@ import { readFile } from "node:fs/promises";
  * Those it doesn't have are added at the end.
  */
 export async function withSettings(path: string, settings: Readonly<Record<string, string | undefined>>): Promise<string> {
-  const lines = (await readFile(path, "utf8")).split("\n").filter((line) => !(settingName(line) in settings));
-  const added = Object.entries(settings).flatMap(([name, value]) => (value === undefined ? [] : [`${name} ${value}`]));
+  return replaceSettings(await readFile(path, "utf8"), settings, " ");
+}
+
+/** The same for lines that have `separator` between name and value. */
+export function replaceSettings(text: string, settings: Readonly<Record<string, string | undefined>>, separator: string): string {
+  const lines = text.split("\n").filter((line) => !(settingName(line) in settings));
+  const added = Object.entries(settings).flatMap(([name, value]) => (value === undefined ? [] : [`${name}${separator}${value}`]));
   return `${[...lines, ...added].join("\n")}\n`;
 }
 
