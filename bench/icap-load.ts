@@ -1,0 +1,156 @@
+/** The processes of `icap.ts`: `server` answers 204 at the last chunk of anything; `raw` and `ours` send bodies to a server for a while, and tell how many. */
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { type Socket, connect, createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { IcapService } from "../icap/index.ts";
+
+export interface Load {
+  readonly client: "raw" | "ours";
+  readonly url: string;
+  /** Bytes of a body. */
+  readonly size: number;
+  readonly connections: number;
+  /** Milliseconds. */
+  readonly duration: number;
+}
+
+export interface LoadResult {
+  readonly requests: number;
+  /** Milliseconds. */
+  readonly elapsed: number;
+  /** Milliseconds of CPU time that the client's process took. */
+  readonly cpu: number;
+}
+
+const PIECE = 64 * 1024;
+/** So that no two bodies of a process are the same. */
+let counter = 0;
+const ANSWER = 'ICAP/1.0 204 No Content\r\nISTag: "bench"\r\nEncapsulated: null-body=0\r\n\r\n';
+const OPTIONS = 'ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nISTag: "bench"\r\nAllow: 204\r\nEncapsulated: null-body=0\r\n\r\n';
+
+if (process.argv[1] === import.meta.filename) {
+  const [role, load = "{}"] = process.argv.slice(2);
+  if (role === "server") process.send?.(await startServer());
+  else {
+    const result = await run(JSON.parse(load) as Load);
+    process.send?.(result, () => process.exit());
+  }
+  process.once("disconnect", () => process.exit());
+}
+
+/** As little as can be done: no message is parsed, the end of a body is told by its last bytes. */
+async function startServer(): Promise<string> {
+  const server = createServer({ noDelay: true }, (socket) => {
+    let start = "";
+    let tail = "";
+    socket.on("error", () => socket.destroy());
+    socket.on("data", (bytes: Buffer) => {
+      if (start === "") start = bytes.toString("latin1", 0, 7);
+      tail = (tail + bytes.toString("latin1", Math.max(0, bytes.length - 7))).slice(-7);
+      const options = start === "OPTIONS";
+      if (!tail.endsWith(options ? "\r\n\r\n" : "\r\n0\r\n\r\n")) return;
+      socket.write(options ? OPTIONS : ANSWER);
+      start = "";
+      tail = "";
+    });
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return `icap://127.0.0.1:${(server.address() as AddressInfo).port}/bench`;
+}
+
+async function run(load: Load): Promise<LoadResult> {
+  const send = load.client === "ours" ? ourSenders(load) : await rawSenders(load);
+  // Connected, compiled, and with OPTIONS behind it.
+  await Promise.all(send.map((one) => one()));
+  const started = performance.now();
+  const { user, system } = process.cpuUsage();
+  let requests = 0;
+  await Promise.all(
+    send.map(async (one) => {
+      while (performance.now() - started < load.duration) {
+        await one();
+        requests += 1;
+      }
+    }),
+  );
+  const elapsed = performance.now() - started;
+  const cpu = process.cpuUsage({ user, system });
+  return { requests, elapsed, cpu: (cpu.user + cpu.system) / 1000 };
+}
+
+/** One for each connection; each call is one request and its answer. Bodies differ, or clamd would know them again. */
+function ourSenders({ url, size, connections }: Load): (() => Promise<void>)[] {
+  const service = new IcapService({ url, maxConnections: connections, reservedConnections: 0 });
+  return Array.from({ length: connections }, () => {
+    const body = randomBytes(size);
+    return async () => {
+      vary(body);
+      const { verdict } = await service.scan({
+        body: () => piecesOf(body),
+        size,
+        contentType: "application/octet-stream",
+        fileName: "media",
+        signal: new AbortController().signal,
+      });
+      if (verdict.outcome !== "clean") throw new Error(JSON.stringify(verdict));
+    };
+  });
+}
+
+async function* piecesOf(body: Buffer): AsyncGenerator<Buffer> {
+  for (let at = 0; at < body.length; at += PIECE) yield body.subarray(at, at + PIECE);
+}
+
+/** Everything is written down beforehand: heads, chunk sizes and bytes. */
+async function rawSenders({ url, size, connections }: Load): Promise<(() => Promise<void>)[]> {
+  const { hostname, port } = new URL(url);
+  return Promise.all(
+    Array.from({ length: connections }, async () => {
+      const socket = connect({ host: hostname, port: Number(port), noDelay: true });
+      await once(socket, "connect");
+      const { message, body } = prepared(url, size);
+      return async () => {
+        vary(body);
+        const answer = answered(socket);
+        for (const piece of message) if (!socket.write(piece)) await once(socket, "drain");
+        await answer;
+      };
+    }),
+  );
+}
+
+function answered(socket: Socket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let text = "";
+    const listen = (bytes: Buffer): void => {
+      text += bytes.toString("latin1");
+      if (!text.endsWith("\r\n\r\n")) return;
+      socket.off("data", listen);
+      if (text.startsWith("ICAP/1.0 204")) resolve();
+      else reject(new Error(text.slice(0, 200)));
+    };
+    socket.on("data", listen);
+  });
+}
+
+function prepared(url: string, size: number): { message: Buffer[]; body: Buffer } {
+  const request = "GET http://media.invalid/media HTTP/1.1\r\nHost: media.invalid\r\n\r\n";
+  const response = `HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: ${size}\r\n\r\n`;
+  const offsets = `req-hdr=0, res-hdr=${request.length}, res-body=${request.length + response.length}`;
+  const head = `RESPMOD ${url} ICAP/1.0\r\nHost: ${new URL(url).host}\r\nAllow: 204\r\nEncapsulated: ${offsets}\r\n\r\n`;
+  const body = randomBytes(size);
+  const pieces = Array.from({ length: Math.ceil(size / PIECE) }, (_, index) => body.subarray(index * PIECE, (index + 1) * PIECE));
+  const framed = pieces.flatMap((piece, index) => [Buffer.from(`${index === 0 ? "" : "\r\n"}${piece.length.toString(16)}\r\n`), piece]);
+  const message = [Buffer.from(head + request + response), ...framed, Buffer.from("\r\n0\r\n\r\n")];
+  // One write for what is small: nothing could be cheaper.
+  if (size > PIECE * 4) return { message, body };
+  const whole = Buffer.concat(message);
+  const at = whole.indexOf(pieces[0]?.subarray(0, 64) ?? "");
+  return { message: [whole], body: whole.subarray(at, at + 16) };
+}
+
+function vary(body: Buffer): void {
+  counter += 1;
+  body.writeUInt32LE(counter, 0);
+}
