@@ -3,26 +3,27 @@ import { readFile } from "node:fs/promises";
 import { enableCompileCache, findPackageJSON } from "node:module";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { setFlagsFromString } from "node:v8";
+import { UsageError, parseCommandLine } from "./command/command-line.ts";
 import type { Config } from "./config/load.ts";
-import { codeOf } from "./errors.ts";
 import type { Gateway } from "./gateway.ts";
 import type { Logger } from "./observability/log.ts";
 
 keepYoungGenerationSmall();
 cacheCompiledCode();
-const { ConfigError, loadConfig } = await import("./config/load.ts");
 
 const USAGE = `Usage:
   matrix-icap-gateway -c FILE                starts the gateway
   matrix-icap-gateway check-config -c FILE   says what is wrong with a configuration file, and starts nothing
+  matrix-icap-gateway icap options URL       shows what an ICAP service says of itself
+  matrix-icap-gateway icap scan URL FILE…    has files scanned by an ICAP service
+  matrix-icap-gateway icap canary URL        shows what an ICAP service catches, and what to set if that is not enough
 
   -c, --config FILE   the configuration file; config.example.yaml explains each key
   -h, --help          shows this
       --version       shows the version
 
-Exit status: 0 when all is well, 1 when the gateway fails, 2 when the command line or the configuration is wrong.
+Exit status: 0 when all is well, 1 when the gateway fails, 2 when the command line or the configuration is wrong; \`icap --help\` says more.
 SIGTERM and SIGINT end the gateway once it has finished what it is at; a second one ends it at once.
 `;
 
@@ -31,23 +32,33 @@ const FORCED_EXIT = 25_000;
 /** Milliseconds in which more signals are the same one: Ctrl-C comes from the terminal, from npm and from the launcher. */
 const SAME_SIGNAL = 1000;
 
-/** The command line can't be understood. */
-class UsageError extends Error {
-  override readonly name = "UsageError";
-}
-
 try {
   await run(process.argv.slice(2));
 } catch (error) {
-  if (!(error instanceof UsageError || error instanceof ConfigError)) throw error;
-  process.stderr.write(
-    error instanceof UsageError ? `matrix-icap-gateway: ${error.message} (--help shows what there is)\n` : `${error.message}\n`,
-  );
+  const message = error instanceof Error ? await complaint(error) : undefined;
+  if (message === undefined) throw error;
+  process.stderr.write(`${message}\n`);
   process.exitCode = 2;
 }
 
+/** What is wrong with the command line or the configuration; undefined when something else went wrong. */
+async function complaint(error: Error): Promise<string | undefined> {
+  if (error instanceof UsageError) return `matrix-icap-gateway: ${error.message} (--help shows what there is)`;
+  const { ConfigError } = await import("./config/load.ts");
+  return error instanceof ConfigError ? error.message : undefined;
+}
+
 async function run(args: readonly string[]): Promise<void> {
-  const { values, positionals } = parseCommandLine(args);
+  if (args[0] === "icap") {
+    const { icap } = await import("./command/icap.ts");
+    process.exitCode = await icap(args.slice(1));
+    return;
+  }
+  const { values, positionals } = parseCommandLine(args, {
+    config: { type: "string", short: "c" },
+    help: { type: "boolean", short: "h" },
+    version: { type: "boolean" },
+  });
   if (values.help) return void process.stdout.write(USAGE);
   if (values.version) return void process.stdout.write(`${await version()}\n`);
   const [command = "start", ...rest] = positionals;
@@ -56,30 +67,15 @@ async function run(args: readonly string[]): Promise<void> {
   await (command === "start" ? start(values.config) : check(values.config));
 }
 
-function parseCommandLine(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: {
-        config: { type: "string", short: "c" },
-        help: { type: "boolean", short: "h" },
-        version: { type: "boolean" },
-      },
-    });
-  } catch (error) {
-    if (!(error instanceof TypeError) || codeOf(error)?.startsWith("ERR_PARSE_ARGS") !== true) throw error;
-    throw new UsageError(error.message.split(". ", 1)[0], { cause: error });
-  }
-}
-
 async function check(file: string): Promise<void> {
+  const { loadConfig } = await import("./config/load.ts");
   const { warnings } = await loadConfig(file);
   for (const warning of warnings) process.stderr.write(`${warning} (warning)\n`);
   process.stdout.write(`${file}: OK\n`);
 }
 
 async function start(file: string): Promise<void> {
+  const { loadConfig } = await import("./config/load.ts");
   const { config, warnings } = await loadConfig(file);
   const { createLogger } = await import("./observability/log.ts");
   const log = createLogger(config.log);

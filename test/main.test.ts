@@ -86,6 +86,7 @@ describe("the command line", () => {
 
     expect(await main("--version")).toMatchObject({ code: 0, stdout: version, stderr: "" });
     expect(await main("-h")).toMatchObject({ code: 0, stdout: expect.stringContaining("check-config -c FILE"), stderr: "" });
+    expect(await main("icap", "-h")).toMatchObject({ code: 0, stdout: expect.stringContaining("icap scan URL FILE…"), stderr: "" });
   });
 
   it.each([
