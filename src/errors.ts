@@ -41,6 +41,7 @@ const ANSWERS = {
   too_large: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media is too large to be scanned" },
   type_forbidden: { status: 403, reason: "MCS_MIME_TYPE_FORBIDDEN", info: "Media of this type is not allowed" },
   scanner_unavailable: { status: 503, reason: "M_UNKNOWN", info: "The media can't be scanned at the moment" },
+  beyond_proof: { status: 503, reason: "M_UNKNOWN", info: "The media is larger than the scanner is proven to scan" },
   still_scanning: { status: 503, reason: "M_UNKNOWN", info: "The scan is not done yet; ask again" },
   no_room: { status: 503, reason: "M_UNKNOWN", info: "There is no room for this media at the moment; ask again" },
   shutting_down: { status: 503, reason: "M_UNKNOWN", info: "The scanner is shutting down" },
@@ -86,6 +87,7 @@ const FORMS: Partial<Record<ErrorCode, { form: ErrorForm; errcode: string }>> = 
 /** Codes after which asking again makes sense, and the seconds that are suggested when nobody knows better. */
 const RETRY_AFTER: Partial<Record<ErrorCode, number>> = {
   scanner_unavailable: 10,
+  beyond_proof: 60,
   still_scanning: 5,
   no_room: 5,
   shutting_down: 5,

@@ -28,6 +28,7 @@ const CODES: Record<ErrorCode, true> = {
   too_large: true,
   type_forbidden: true,
   scanner_unavailable: true,
+  beyond_proof: true,
   still_scanning: true,
   no_room: true,
   shutting_down: true,

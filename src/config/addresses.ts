@@ -1,10 +1,9 @@
 /** What may stand where the configuration wants a URL or an address. Each check returns what is wrong, or undefined. */
 import { isIP } from "node:net";
 
-/** An ICAP service: `icap://host[:port]/service[?options]`. */
+/** An ICAP service: `icap://host[:port]/service[?options]`, or `icaps://` for TLS. */
 export function icapUrlProblem(text: string): string | undefined {
-  if (/^icaps:/i.test(text)) return "icaps:// is not spoken by this version; put a TLS tunnel on loopback in front of the service";
-  return urlProblem(text, ["icap:"], "icap://host:1344/service");
+  return urlProblem(text, ["icap:", "icaps:"], "icap://host:1344/service");
 }
 
 /** Where requests go to: no credentials, query or fragment, since paths are appended to it. */

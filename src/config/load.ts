@@ -3,18 +3,18 @@ import { totalmem } from "node:os";
 import * as z from "zod";
 import { UnusableFileError, readTextFile } from "./files.ts";
 import { ConfigError, type Path, type Problem, describe, explain, wordsFor } from "./problems.ts";
-import { type Config, type Settings, remarks, schema } from "./schema.ts";
-import { type ParsedYaml, parseYaml } from "./yaml.ts";
+import { type Config, remarks, schema } from "./schema.ts";
+import { readSecrets } from "./secrets.ts";
+import { parseYaml } from "./yaml.ts";
 
 export { ConfigError } from "./problems.ts";
 export type { Config } from "./schema.ts";
 
 /** Bytes of a configuration file; far more than anybody writes. */
 const LARGEST_FILE = 256 * 1024;
-const LARGEST_SECRET = 4 * 1024;
 
 /**
- * Reads and checks a configuration file, and the password that it names a file for.
+ * Reads and checks a configuration file, and the passwords and certificates that it names files for.
  * @param path as the operator gave it: messages begin with it
  * @returns the configuration, and what an operator should know although it works, each with its place
  * @throws ConfigError with all problems at once
@@ -27,7 +27,8 @@ export async function loadConfig(path: string): Promise<{ config: Config; warnin
     const issues = parsed.success || yaml.value === undefined ? [] : parsed.error.issues.flatMap((issue) => explain(issue, knownKeys));
     throw new ConfigError(path, inOrder([...yaml.problems, ...issues.map((issue) => yaml.problemAt(issue.path, issue.message, issue.at))]));
   }
-  const config = await withPassword(parsed.data, path, yaml);
+  const { config, problems } = await readSecrets(parsed.data);
+  if (problems.length > 0) throw new ConfigError(path, inOrder(problems.map((problem) => yaml.problemAt(problem.path, problem.message))));
   const warnings = remarks(config, memoryLimit()).map((remark) => describe(path, yaml.problemAt(remark.path, remark.message)));
   return { config, warnings };
 }
@@ -38,19 +39,6 @@ async function readConfigFile(path: string): Promise<string> {
   } catch (error) {
     if (!(error instanceof UnusableFileError)) throw error;
     throw new ConfigError(path, [{ path: "", line: 0, column: 0, message: error.message }]);
-  }
-}
-
-async function withPassword(settings: Settings, path: string, yaml: ParsedYaml): Promise<Config> {
-  const { redis } = settings.result_cache;
-  if (redis?.password_path === undefined) return settings;
-  const unusable = (why: string) => new ConfigError(path, [yaml.problemAt(["result_cache", "redis", "password_path"], `the file ${why}`)]);
-  try {
-    const password = (await readTextFile(redis.password_path, LARGEST_SECRET)).trimEnd();
-    if (password === "") throw unusable("is empty");
-    return { ...settings, result_cache: { ...settings.result_cache, redis: { ...redis, password } } };
-  } catch (error) {
-    throw error instanceof UnusableFileError ? unusable(error.message) : error;
   }
 }
 

@@ -1,7 +1,9 @@
 /** The configuration as a whole: its type, what must hold across sections, and what an operator should know about it. */
 import * as z from "zod";
 import { isLoopback } from "./addresses.ts";
-import { ALWAYS, admin, crypto, download, icap, log, resultCache, scan, web } from "./sections.ts";
+import { ALWAYS } from "./fields.ts";
+import { icap } from "./icap-section.ts";
+import { admin, crypto, download, log, resultCache, scan, web } from "./sections.ts";
 
 export const schema = z
   .strictObject({ web, admin, icap, scan, result_cache: resultCache, download, crypto, log })
@@ -14,6 +16,10 @@ export const schema = z
           "there is nothing to scan with: name an ICAP service (icap: [{ name: antivirus, urls: [icap://127.0.0.1:1344/virus_scan] }]) or a scan.script",
       });
     }
+    if (Array.isArray(value.icap) && value.icap.length > 0 && value.scan?.script === undefined && value.icap.every(isAdvisory)) {
+      const message = "none of the services is required, so nothing would ever be blocked";
+      context.addIssue({ code: "custom", path: ["icap"], message });
+    }
     const port: unknown = value.web?.port;
     if (typeof port === "number" && port !== 0 && port === value.admin?.port && value.web.host === value.admin.host) {
       context.addIssue({ code: "custom", path: ["admin", "port"], message: "must not be the port of the web section too" });
@@ -25,12 +31,24 @@ export type Settings = DeepReadonly<z.output<typeof schema>>;
 
 type DeepReadonly<T> = T extends object ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> } : T;
 
+function isAdvisory(service: { readonly required?: unknown } | null): boolean {
+  return service?.required === false;
+}
+
 /**
  * Keys as the file has them, so that a message can name them; sizes in bytes, durations in milliseconds, defaults filled in, media types and
- * `headers_to_forward` in lower case; the password of Redis is read from its file. `crypto` holds either `request_secret_path` or `pickle_path` and `pickle_key`. Paths are as written: relative to the
+ * `headers_to_forward` in lower case; secrets and certificates are read from their files, and stand beside the keys that name those. `crypto` holds either `request_secret_path` or `pickle_path` and `pickle_key`. Paths are as written: relative to the
  * working directory.
  */
-export type Config = Settings & { readonly result_cache: { readonly redis?: { readonly password?: string } } };
+export type Config = Settings & {
+  readonly icap: readonly (Service & {
+    readonly password?: string;
+    readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string };
+  })[];
+  readonly result_cache: { readonly redis?: { readonly password?: string } };
+};
+
+type Service = Settings["icap"][number];
 
 export interface Remark {
   readonly path: readonly (string | number)[];
@@ -46,9 +64,17 @@ export function remarks(config: Config, memory: number): Remark[] {
   const remark = (path: Remark["path"], message: string) => found.push({ path, message });
   for (const [index, service] of config.icap.entries()) {
     for (const [at, url] of service.urls.entries()) {
-      if (!isLoopback(url)) remark(["icap", index, "urls", at], "files travel to this service in the clear, decrypted ones too");
+      if (!isLoopback(url) && /^icap:/i.test(url)) {
+        remark(["icap", index, "urls", at], "files travel to this service in the clear, decrypted ones too: icaps:// encrypts them");
+      }
     }
-    if (!service.canary.includes("plain")) {
+    if (service.preview === "trusted") {
+      remark(["icap", index, "preview"], "this service may pass a file of which it has seen no more than the beginning");
+    }
+    if (service.transfer_lists === "trusted") {
+      remark(["icap", index, "transfer_lists"], "files whose detected type this service does not want are passed without it");
+    }
+    if (service.required && !service.canary.includes("plain")) {
       remark(["icap", index, "canary"], "nobody checks that this service catches a virus: fit for DLP, not for an antivirus");
     }
   }

@@ -1,57 +1,7 @@
 /** The sections of the configuration file: keys, defaults and what must hold within a section. `config.example.yaml` explains each key. */
 import * as z from "zod";
-import { homeserverUrlProblem, icapUrlProblem, networkProblem, proxyUrlProblem, redisUrlProblem } from "./addresses.ts";
-import { parseDuration, parseSize } from "./units.ts";
-
-/** A timer that is set to more fires at once. */
-const LONGEST_TIMER = 2 ** 31 - 1;
-const MIB = 1024 * 1024;
-
-/**
- * For checks that see more than one key: they run even when a key failed its own check, so that all problems are shown at once. Such a key then holds what
- * the file says, whatever its type.
- */
-export const ALWAYS = { when: () => true };
-
-/** A section whose keys are all commented out is there all the same. */
-function section<Shape extends z.core.$ZodLooseShape>(shape: Shape) {
-  return z.preprocess((value) => value ?? {}, z.strictObject(shape));
-}
-
-function size(least: number) {
-  return quantity(parseSize, `a size such as 100MB or 64MiB`).pipe(z.number().min(least, `must be at least ${least} bytes`));
-}
-
-function duration(longest: number) {
-  return quantity(parseDuration, "a duration such as 30s, 5m or 1 week").pipe(
-    z.number().min(1, "must be longer than nothing").max(longest, "is too long"),
-  );
-}
-
-function quantity(parse: (value: string | number) => number | undefined, what: string) {
-  return z.union([z.string(), z.number()], `must be ${what}`).transform((value, context) => {
-    const parsed = parse(value);
-    if (parsed !== undefined) return parsed;
-    context.addIssue(`must be ${what}`);
-    return z.NEVER;
-  });
-}
-
-/** A string that a function finds nothing wrong with. */
-function checked(problem: (text: string) => string | undefined) {
-  return z.string().superRefine((text, context) => {
-    const message = problem(text);
-    if (message !== undefined) context.addIssue(message);
-  });
-}
-
-const count = (least: number) => z.int().min(least).max(1_000_000);
-const path = z
-  .string()
-  .min(1, "must not be empty")
-  .refine((text) => !text.includes("\0"), "must not hold a NUL character");
-const port = z.int().min(0).max(65535);
-const host = z.string().regex(/^[^\s/]+$/, "must be an IP address or a host name");
+import { homeserverUrlProblem, networkProblem, proxyUrlProblem, redisUrlProblem } from "./addresses.ts";
+import { ALWAYS, LONGEST_TIMER, MIB, checked, count, duration, host, path, port, section, size } from "./fields.ts";
 
 const MEDIA_TYPE = /^[a-z0-9][\w!#$&^.+-]*\/[a-z0-9][\w!#$&^.+-]*$/;
 const mediaType = checked((text) => {
@@ -87,28 +37,6 @@ export const admin = section({
   port: port.default(9090),
 });
 
-const icapService = z.strictObject({
-  name: z.string().regex(/^[a-z0-9-]{1,64}$/, "must be 1 to 64 of a-z, 0-9 and -"),
-  urls: z.array(checked(icapUrlProblem)).min(1),
-  canary: z.array(z.enum(["plain", "zip", "pdf", "expand", "encrypted"])).default(["plain", "zip", "pdf"]),
-  preview: z.enum(["never", "required"]).default("never"),
-  max_connections: z.int().min(1).max(10_000).default(16),
-  connect_timeout: duration(LONGEST_TIMER).prefault("5s"),
-  answer_timeout: duration(LONGEST_TIMER).prefault("2m"),
-});
-
-export const icap = z.preprocess(
-  (value) => value ?? [],
-  z.array(icapService).superRefine((services, context) => {
-    const names = Array.isArray(services) ? services.map((service: { name?: unknown } | null) => service?.name) : [];
-    for (const [index, name] of names.entries()) {
-      if (typeof name === "string" && names.indexOf(name) < index) {
-        context.addIssue({ code: "custom", path: [index, "name"], message: "is the name of another service already" });
-      }
-    }
-  }, ALWAYS),
-);
-
 const spool = section({
   memory: size(2 * MIB).prefault("64MiB"),
   disk: size(1).prefault("10GiB"),
@@ -123,6 +51,7 @@ export const scan = section({
   max_per_client: count(1).default(16),
   on_unavailable: z.enum(["block", "allow"]).default("block"),
   on_unscannable: z.enum(["block", "allow"]).default("block"),
+  on_modified: z.enum(["block", "deliver"]).default("block"),
   canary_interval: duration(LONGEST_TIMER).prefault("60s"),
   temp_directory: path.default("/tmp"),
   spool,

@@ -8,8 +8,8 @@ import type { RequestKeys } from "../crypto/keys.ts";
 import { decryptRequestBody } from "../crypto/request-body.ts";
 import { GatewayError } from "../errors.ts";
 import { parseMxc, parseMxcUrl } from "../media/mxc.ts";
-import type { Credentials, MediaVariant, Mxc } from "../media/source.ts";
-import type { Journal, MediaAnswer, MediaRequest } from "../scan/request.ts";
+import type { MediaVariant, Mxc } from "../media/source.ts";
+import type { MediaAnswer, MediaRequest } from "../scan/request.ts";
 import { type ClientAddresses, networkOf } from "./client-address.ts";
 import { COMMON_HEADERS } from "./common-headers.ts";
 import type { HttpEnv } from "./env.ts";
@@ -160,7 +160,7 @@ class Caller {
     this.#options = options;
   }
 
-  of(context: Context<HttpEnv>): { credentials: Credentials; client: MediaRequest["client"]; journal: Journal } {
+  of(context: Context<HttpEnv>): Pick<MediaRequest, "credentials" | "client" | "address" | "journal"> {
     const authorization = context.req.header("authorization");
     const forwarded: Record<string, string> = {};
     for (const name of this.#options.headersToForward) {
@@ -171,6 +171,7 @@ class Caller {
     const address = this.#options.addresses.resolve(remoteAddress, context.req.header("x-forwarded-for"));
     return {
       credentials: { authorization, forwarded },
+      address,
       client: { address: networkOf(address), token: this.#tokenDigest(authorization) },
       journal: context.get("journal"),
     };

@@ -5,9 +5,12 @@
  * comes from the server in the `mxc://` URI, which an attacker may have chosen: it gets no token, no forwarded header, and is
  * reached at public addresses only.
  */
+import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
 import { codeOf, GatewayError } from "../errors.ts";
 import { AddressRefusedError, isPublicAddress } from "./address-guard.ts";
 import type { AddressFilter, Resolve } from "./address-guard.ts";
+import { readBounded } from "./bounded-body.ts";
 import { decodingFor } from "./content-encoding.ts";
 import { Discovery, withoutTrailingSlash } from "./discovery.ts";
 import { errorFromAnswer } from "./homeserver-answer.ts";
@@ -15,7 +18,7 @@ import { MediaBody } from "./media-body.ts";
 import { Outbound } from "./outbound.ts";
 import type { Answer } from "./outbound.ts";
 import { authorizationOf, checkAdditionalHeaders, homeHeaders } from "./request-headers.ts";
-import type { Credentials, FetchedMedia, MediaSource, MediaVariant, Mxc } from "./source.ts";
+import type { Credentials, FetchedMedia, Identifier, MediaSource, MediaVariant, Mxc } from "./source.ts";
 
 export interface HomeserverOptions {
   /** The configured homeserver (http or https); without it, each media's own server is discovered. */
@@ -51,7 +54,11 @@ const TIMEOUT_MS = 10_000;
 
 const USER_AGENT = "matrix-icap-gateway";
 
-export class Homeserver implements MediaSource {
+const MAX_WHOAMI = 16 * 1024;
+/** https://spec.matrix.org/v1.19/appendices/#user-identifiers, with the localparts that older servers allowed. */
+const USER_ID = /^@[\x21-\x39\x3b-\x7e]{0,254}:[A-Za-z0-9.:[\]-]{1,255}$/;
+
+export class Homeserver implements MediaSource, Identifier {
   readonly #base: string | undefined;
   readonly #additionalHeaders: Readonly<Record<string, string>>;
   readonly #maxDecodedSize: number;
@@ -97,6 +104,32 @@ export class Homeserver implements MediaSource {
     const ask = (url: URL): Promise<FetchedMedia> => this.#fromHome(url, headers, signal);
     if (authorization === undefined) return this.#fetchUnauthenticated(this.#base, mxc, variant, ask);
     return ask(mediaUrl(this.#base, "client/v1/media", mxc, variant));
+  }
+
+  async whoami(credentials: Credentials, signal: AbortSignal): Promise<string | undefined> {
+    const authorization = authorizationOf(credentials);
+    if (this.#base === undefined || authorization === undefined) return undefined;
+    const headers = homeHeaders(credentials, authorization, this.#additionalHeaders);
+    try {
+      const answer = await this.#outbound.fromHome(new URL(`${this.#base}/_matrix/client/v3/account/whoami`), headers, signal);
+      if (answer.statusCode !== 200) throw await errorFromAnswer(answer, { authorized: true, now: this.#clock(), signal });
+      const userId = userIdIn(await readBounded(answer.body, MAX_WHOAMI, signal));
+      if (!answer.fromHome || userId === undefined) throw new Error("the homeserver did not say whose token it is");
+      return userId;
+    } catch (error) {
+      throw failure(error, signal);
+    }
+  }
+
+  async address(): Promise<string | undefined> {
+    if (this.#base === undefined) return undefined;
+    const host = new URL(this.#base).hostname.replace(/^\[|\]$/g, "");
+    if (isIP(host) !== 0) return host;
+    // What can't be resolved can't be reached either, and is told then.
+    return lookup(host).then(
+      ({ address }) => address,
+      () => undefined,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -189,6 +222,15 @@ function describe(error: unknown): string {
   const message =
     error instanceof AddressRefusedError || error.message === "" ? error.message : JSON.stringify(error.message.slice(0, 200));
   return `${codeOf(error) ?? error.name} ${message}`.trimEnd();
+}
+
+function userIdIn(bytes: Buffer | undefined): string | undefined {
+  try {
+    const { user_id: userId } = JSON.parse(bytes?.toString("utf8") ?? "") as { readonly user_id?: unknown };
+    return typeof userId === "string" && userId.length <= 255 && USER_ID.test(userId) ? userId : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function httpUrl(text: string, what: string): URL {

@@ -46,3 +46,14 @@ export interface MediaSource extends AsyncDisposable {
    */
   fetch(mxc: Mxc, variant: MediaVariant, credentials: Credentials, signal: AbortSignal): Promise<FetchedMedia>;
 }
+
+/** Who a request comes from and goes to, as far as the configured homeserver tells. */
+export interface Identifier {
+  /**
+   * The Matrix user ID whose token this is; undefined when there is no token, or no configured homeserver that would see it.
+   * @throws GatewayError as `MediaSource.fetch`; the signal's reason.
+   */
+  whoami(credentials: Credentials, signal: AbortSignal): Promise<string | undefined>;
+  /** The address that the configured homeserver's name has at the moment; undefined when there is none. */
+  address(): Promise<string | undefined>;
+}

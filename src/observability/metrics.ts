@@ -8,14 +8,20 @@ export type MetricRoute = "download" | "thumbnail" | "scan" | "download_encrypte
 /** How a request ended: well, with an error, or with the client gone. */
 export type MetricOutcome = "ok" | "aborted" | ErrorCode;
 
-/** What a request's media came to: what the scanners said of it, or `unscanned` where the operator lets pass what nobody could scan. */
-export type RequestVerdict = "clean" | "infected" | "modified" | "type_forbidden" | "unscannable" | "unscanned";
+/**
+ * What a request's media came to: what the scanners said of it; `sanitised` where what a scanner made of it is handed on in its stead; or `unscanned` where
+ * the operator lets pass what nobody could scan.
+ */
+export type RequestVerdict = "clean" | "infected" | "modified" | "sanitised" | "type_forbidden" | "unscannable" | "unscanned";
 
 /** Where a request's verdict came from: remembered, made for it, or made for another request at the same time. */
 export type VerdictOrigin = "cache" | "scan" | "other_request";
 
 /** How one scanner's look at one file ended. */
 export type ScanOutcome = "clean" | "infected" | "modified" | "unscannable" | "failed";
+
+/** How asking an advisory scanner ended; `skipped`: it could not be heard. */
+export type AdviceOutcome = ScanOutcome | "skipped";
 
 /** Milliseconds and bytes, as everywhere in this project; Prometheus gets seconds. */
 export interface Metrics {
@@ -25,6 +31,8 @@ export interface Metrics {
   download(facts: { outcome: "ok" | "failed"; duration: number; bytes: number }): void;
   /** One scanner has looked at one file, or could not. */
   scan(facts: { scanner: string; outcome: ScanOutcome; duration: number }): void;
+  /** A scanner whose word decides nothing had its say. */
+  advice(facts: { scanner: string; outcome: AdviceOutcome }): void;
   /** A request got its verdict. */
   verdict(facts: { verdict: RequestVerdict; via: VerdictOrigin }): void;
   /** A request was let through without a verdict. */
@@ -41,12 +49,24 @@ export interface Metrics {
 }
 
 export interface MetricSources {
-  readonly scanners: () => Iterable<{ readonly name: string; readonly ready: boolean }>;
+  readonly scanners: () => Iterable<{ readonly name: string; readonly ready: boolean; readonly replicas: readonly MetricReplica[] }>;
   /** Requests at work, and waiting for their turn. */
   readonly requests: () => { readonly active: number; readonly queued: number };
   /** Bytes taken. */
   readonly spool: () => { readonly memory: number; readonly disk: number };
 }
+
+/** One server of a scanner that has several. */
+export interface MetricReplica {
+  readonly url: string;
+  readonly state: ReplicaState;
+  /** Bytes; undefined while it is not known. */
+  readonly provenSize: number | undefined;
+}
+
+/** `up`: it is used. All others are not: `suspended` (it failed too often), `probed` (its canaries are under way), `down` and `broken`. */
+export const REPLICA_STATES = ["up", "suspended", "probed", "down", "broken"] as const;
+export type ReplicaState = (typeof REPLICA_STATES)[number];
 
 const DURATIONS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300];
 
@@ -85,6 +105,12 @@ export function createMetrics(): Metrics {
     buckets: DURATIONS,
     registers,
   });
+  const advice = new Counter({
+    name: "mig_advice_total",
+    help: "What scanners said that are not required, by scanner and outcome",
+    labelNames: ["scanner", "outcome"],
+    registers,
+  });
   const verdicts = new Counter({
     name: "mig_verdicts_total",
     help: "Verdicts that requests got, and whether they were remembered (cache), made (scan) or shared (other_request)",
@@ -121,6 +147,9 @@ export function createMetrics(): Metrics {
     scan({ scanner, outcome, duration }) {
       scanDuration.observe({ scanner, outcome }, duration / 1000);
     },
+    advice(labels) {
+      advice.inc(labels);
+    },
     verdict(labels) {
       verdicts.inc(labels);
     },
@@ -142,28 +171,44 @@ export function createMetrics(): Metrics {
 }
 
 function observeSources(registry: Registry, sources: MetricSources): void {
-  const gauge = (name: string, help: string, label: string, collect: () => Iterable<readonly [string, number]>): void => {
+  const gauge = <Label extends string>(
+    name: string,
+    help: string,
+    labels: readonly Label[],
+    collect: () => Iterable<readonly [labels: Readonly<Record<Label, string>>, value: number]>,
+  ): void => {
     registry.registerMetric(
       new Gauge({
         name,
         help,
-        labelNames: [label],
+        labelNames: labels,
         registers: [],
         collect() {
-          for (const [value, number] of collect()) this.set({ [label]: value }, number);
+          this.reset();
+          for (const [labels, value] of collect()) this.set(labels, value);
         },
       }),
     );
   };
-  gauge("mig_scanner_ready", "1 while the scanner proves that it works, else 0", "scanner", () =>
-    [...sources.scanners()].map(({ name, ready }) => [name, ready ? 1 : 0] as const),
+  gauge("mig_scanner_ready", "1 while the scanner proves that it works, else 0", ["scanner"], () =>
+    [...sources.scanners()].map(({ name, ready }) => [{ scanner: name }, ready ? 1 : 0] as const),
   );
-  gauge("mig_requests", "Requests at work (active) and waiting for their turn (queued)", "state", () => {
+  const replicas = () =>
+    [...sources.scanners()].flatMap(({ name, replicas }) =>
+      replicas.map(({ url, ...replica }) => ({ labels: { scanner: name, replica: url }, ...replica })),
+    );
+  gauge("mig_replica_state", "1 for the state that a scanner's replica is in, else 0", ["scanner", "replica", "state"], () =>
+    replicas().flatMap(({ labels, state }) => REPLICA_STATES.map((one) => [{ ...labels, state: one }, one === state ? 1 : 0] as const)),
+  );
+  gauge("mig_replica_proven_size_bytes", "Up to which size a replica has proved that it scans", ["scanner", "replica"], () =>
+    replicas().flatMap(({ labels, provenSize }) => (provenSize === undefined ? [] : [[labels, provenSize] as const])),
+  );
+  gauge("mig_requests", "Requests at work (active) and waiting for their turn (queued)", ["state"], () => {
     const { active, queued } = sources.requests();
-    return Object.entries({ active, queued });
+    return Object.entries({ active, queued }).map(([state, number]) => [{ state }, number] as const);
   });
-  gauge("mig_spool_bytes", "Bytes of media held at the moment, in memory and in unlinked files (disk)", "place", () => {
+  gauge("mig_spool_bytes", "Bytes of media held at the moment, in memory and in unlinked files (disk)", ["place"], () => {
     const { memory, disk } = sources.spool();
-    return Object.entries({ memory, disk });
+    return Object.entries({ memory, disk }).map(([place, bytes]) => [{ place }, bytes] as const);
   });
 }

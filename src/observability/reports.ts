@@ -1,7 +1,12 @@
 /** One function for each thing that happens: it writes the log line and counts, and never throws. */
 import { GatewayError } from "../errors.ts";
 import { type Logger, logRequest } from "./log.ts";
-import type { MetricRoute, Metrics, RequestVerdict, ScanOutcome, VerdictOrigin } from "./metrics.ts";
+import type { AdviceOutcome, MetricRoute, Metrics, RequestVerdict, ScanOutcome, VerdictOrigin } from "./metrics.ts";
+
+interface Mxc {
+  readonly serverName: string;
+  readonly mediaId: string;
+}
 
 /** What one HTTP request came to. */
 export interface RequestReport {
@@ -13,7 +18,7 @@ export interface RequestReport {
   /** What the client was told instead of an answer. */
   readonly error: GatewayError | undefined;
   /** Of plain media only: where an encrypted file lies is for its readers to know. */
-  readonly mxc: { readonly serverName: string; readonly mediaId: string } | undefined;
+  readonly mxc: Mxc | undefined;
   readonly journal: {
     /** Bytes as they came from the homeserver. */
     readonly size?: number;
@@ -89,12 +94,37 @@ export class GatewayReports {
     this.#metrics.scan({ scanner, outcome, duration: milliseconds });
   }
 
+  advised(
+    request: { readonly attachment: unknown; readonly mxc: Mxc },
+    scanner: string,
+    outcome: AdviceOutcome,
+    detail: string | undefined,
+  ): void {
+    this.#metrics.advice({ scanner, outcome });
+    if (outcome === "clean") return;
+    // As in the line of a request: where an encrypted file lies is for its readers to know, and the text of a failure may name its server.
+    const encrypted = request.attachment !== undefined;
+    const media = encrypted ? { encrypted } : { encrypted, ...request.mxc };
+    const told = encrypted && outcome === "failed" ? {} : { detail };
+    this.#log.warn({ scanner, outcome, ...told, media }, "an advisory scanner did not pass media; that decides nothing");
+  }
+
   proven(scanner: string, isTag: string): void {
     this.#log.info({ scanner, isTag }, "the scanner caught its canaries and is used");
   }
 
-  unproven(scanner: string, state: "broken" | "down", why: string): void {
+  unproven(scanner: string, state: "broken" | "down" | "suspended", why: string): void {
     this.#log.error({ scanner, state, why }, `the scanner is ${state}; media that it has to scan is blocked`);
+  }
+
+  sizeProven(scanner: string, isTag: string, size: number, wanted: number): void {
+    const facts = { scanner, isTag, size, wanted };
+    if (size >= wanted) this.#log.info(facts, "the scanner has proved that it scans media of any size that is let in");
+    else
+      this.#log.warn(
+        facts,
+        "the scanner does not scan media as large as scan.max_file_size; what is larger than this size is answered 503",
+      );
   }
 
   missed(scanner: string, canary: string, missed: boolean, advice: string): void {

@@ -11,6 +11,8 @@ export function verdictAnswer(request: MediaRequest, decision: Decision, events:
   switch (decision.outcome) {
     case "clean":
       return { kind: "verdict", clean: true, info: "File is clean" };
+    case "sanitised":
+      return { kind: "verdict", clean: true, info: "File was sanitised by the scanner; a download gets what it made of it" };
     case "unscanned":
       events.unscanned(request, decision.why);
       return { kind: "verdict", clean: true, info: "File could not be scanned and is let through" };
@@ -33,7 +35,7 @@ export function refusal(request: MediaRequest, error: GatewayError): VerdictAnsw
 
 /** Media with the headers of this very request's answer from the homeserver. */
 export function mediaAnswer(
-  fetched: FetchedMedia,
+  fetched: Pick<FetchedMedia, "contentType" | "contentDisposition">,
   size: number,
   body: AsyncIterable<Buffer>,
   close: () => Promise<void>,

@@ -3,13 +3,18 @@
  * container differ each time, so that no scanner answers from a cache of hashes.
  */
 import { randomBytes } from "node:crypto";
-import { constants, crc32, deflateRawSync } from "node:zlib";
+import { constants, crc32, deflateRawSync, deflateSync } from "node:zlib";
+import { type ZippedFile, zip } from "./zip.ts";
 
 /**
  * `plain`: the file itself. `zip`: stored in a zip. `pdf`: an embedded file, uncompressed, of a PDF, a type that some scanners are set to
- * skip. `expand`: in a zip, behind entries that together unpack to more than scanners unpack. `encrypted`: in a zip that nobody can open.
+ * skip. `png`: in a zip behind a PNG picture, another such type. `trailing`: the last entry of a zip of 3 MB, of which a scanner
+ * that looks at beginnings, or answers before it has all, sees too little. `expand`: in a zip, behind entries that together unpack to more
+ * than scanners unpack. `encrypted`: in a zip that nobody can open.
  */
-export type CanaryKind = "plain" | "zip" | "pdf" | "expand" | "encrypted";
+export const CANARY_KINDS = ["plain", "zip", "pdf", "png", "trailing", "expand", "encrypted"] as const;
+
+export type CanaryKind = (typeof CANARY_KINDS)[number];
 
 export interface Canary {
   readonly bytes: Buffer;
@@ -23,83 +28,63 @@ const TYPES: Readonly<Record<CanaryKind, Canary["type"]>> = {
   plain: { mime: "text/plain", extension: "txt" },
   zip: { mime: "application/zip", extension: "zip" },
   pdf: { mime: "application/pdf", extension: "pdf" },
+  png: { mime: "image/png", extension: "png" },
+  trailing: { mime: "application/zip", extension: "zip" },
   expand: { mime: "application/zip", extension: "zip" },
   encrypted: { mime: "application/zip", extension: "zip" },
 };
 
-/** Builds the canary in a few milliseconds; the largest, `expand`, is 640 KiB. `random` gives that many random bytes. */
+/** Builds the canary in a few milliseconds; the largest, `trailing`, is 3 MB. `random` gives that many random bytes. */
 export function buildCanary(kind: CanaryKind, random: (size: number) => Buffer = randomBytes): Canary {
   return { bytes: BUILDERS[kind](random), type: TYPES[kind] };
 }
 
 const BUILDERS: Readonly<Record<CanaryKind, (random: (size: number) => Buffer) => Buffer>> = {
   plain: () => Buffer.from(EICAR),
-  zip: (random) => zip([storedEicar(random)], random),
+  zip: (random) => archive([storedEicar(random)], random),
   pdf: (random) => pdf(EICAR, random),
-  expand: (random) => zip([...zeros(random), storedEicar(random)], random),
-  encrypted: (random) => zip([encryptedEicar(random)], random),
+  png: (random) => Buffer.concat([PICTURE, archive([storedEicar(random)], random, PICTURE.length)]),
+  trailing: (random) => archive([noise(random), storedEicar(random)], random),
+  expand: (random) => archive([...zeros(random), storedEicar(random)], random),
+  encrypted: (random) => archive([encryptedEicar(random)], random),
 };
 
-/** An entry as it stands in a zip: already compressed and encrypted. */
-interface ZipEntry {
-  readonly name: string;
-  /** 0: stored, 8: deflated. */
-  readonly method: 0 | 8;
-  readonly encrypted: boolean;
-  readonly data: Buffer;
-  /** Of what is to come out of it. */
-  readonly crc: number;
-  readonly size: number;
-}
-
-/** A zip (APPNOTE.TXT 6.3.10, section 4.3) with a random comment. */
-function zip(entries: readonly ZipEntry[], random: (size: number) => Buffer): Buffer {
-  const locals: Buffer[] = [];
-  const centrals: Buffer[] = [];
-  let offset = 0;
-  for (const entry of entries) {
-    const name = Buffer.from(entry.name, "latin1");
-    const header = entryHeader(entry, name.length);
-    const local = Buffer.concat([Buffer.from("PK\x03\x04", "latin1"), header, name, entry.data]);
-    // Made by, the header again, then comment, disk and attributes (none), and where the local header is.
-    const central = Buffer.concat([Buffer.from("PK\x01\x02\x14\0", "latin1"), header, Buffer.alloc(14), name]);
-    central.writeUInt32LE(offset, 42);
-    offset += local.length;
-    locals.push(local);
-    centrals.push(central);
-  }
-  const comment = Buffer.from(random(8).toString("hex"), "latin1");
-  const end = Buffer.alloc(22);
-  end.write("PK\x05\x06", "latin1");
-  end.writeUInt16LE(entries.length, 8);
-  end.writeUInt16LE(entries.length, 10);
-  end.writeUInt32LE(Buffer.concat(centrals).length, 12);
-  end.writeUInt32LE(offset, 16);
-  end.writeUInt16LE(comment.length, 20);
-  return Buffer.concat([...locals, ...centrals, end, comment]);
-}
-
-/** What the local and the central header have in common: version needed to extra field length. */
-function entryHeader({ method, encrypted, data, crc, size }: ZipEntry, nameLength: number): Buffer {
-  const header = Buffer.alloc(26);
-  header.writeUInt16LE(20, 0);
-  header.writeUInt16LE(encrypted ? 1 : 0, 2);
-  header.writeUInt16LE(method, 4);
-  // 1 January 1980, the first day that can be told.
-  header.writeUInt16LE(0x0021, 8);
-  header.writeUInt32LE(crc, 10);
-  header.writeUInt32LE(data.length, 14);
-  header.writeUInt32LE(size, 18);
-  header.writeUInt16LE(nameLength, 22);
-  return header;
+/** With a comment that differs each time. */
+function archive(files: readonly ZippedFile[], random: (size: number) => Buffer, before = 0): Buffer {
+  return zip(files, random(8).toString("hex"), before);
 }
 
 function randomName(random: (size: number) => Buffer, extension: string): string {
   return `${random(8).toString("hex")}.${extension}`;
 }
 
-function storedEicar(random: (size: number) => Buffer): ZipEntry {
-  return { name: randomName(random, "com"), method: 0, encrypted: false, data: EICAR, crc: crc32(EICAR), size: EICAR.length };
+/** EICAR as an entry that is not compressed. */
+export function storedEicar(random: (size: number) => Buffer): ZippedFile {
+  return stored(randomName(random, "com"), EICAR);
+}
+
+function stored(name: string, data: Buffer): ZippedFile {
+  return { name, method: 0, encrypted: false, data, packed: data.length, crc: crc32(data), size: data.length };
+}
+
+/** Nothing that compresses: whatever a scanner skips of it, it skips of what was sent. */
+function noise(random: (size: number) => Buffer): ZippedFile {
+  return stored(randomName(random, "bin"), random(3_000_000));
+}
+
+/** One black pixel (PNG specification, third edition, section 5). */
+const PICTURE = Buffer.concat([
+  Buffer.from("\x89PNG\r\n\x1a\n", "latin1"),
+  chunk("IHDR", Buffer.of(0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0)),
+  chunk("IDAT", deflateSync(Buffer.of(0, 0))),
+  chunk("IEND", Buffer.alloc(0)),
+]);
+
+function chunk(type: string, data: Buffer): Buffer {
+  const framed = Buffer.concat([Buffer.alloc(4), Buffer.from(type, "latin1"), data, Buffer.alloc(4)]);
+  framed.writeUInt32BE(data.length, 0);
+  framed.writeUInt32BE(crc32(framed.subarray(4, -4)), framed.length - 4);
+  return framed;
 }
 
 const MEBIBYTE = 1024 * 1024;
@@ -112,7 +97,7 @@ const CRC_OF_ZEROS = 0xa47ca14a;
  * 640 MiB of zeros in 40 entries. Each is far below what scanners look at of one file, so that none is skipped for its own size: EICAR behind
  * them is missed, or the excess reported, for what they add up to.
  */
-function zeros(random: (size: number) => Buffer): ZipEntry[] {
+function zeros(random: (size: number) => Buffer): ZippedFile[] {
   // A flushed piece refers to nothing before itself, so it can stand there any number of times.
   const piece = deflateRawSync(Buffer.alloc(MEBIBYTE), { level: 9, finishFlush: constants.Z_SYNC_FLUSH });
   const pieces = Array.from({ length: ENTRY_SIZE / MEBIBYTE }, () => piece);
@@ -123,25 +108,20 @@ function zeros(random: (size: number) => Buffer): ZipEntry[] {
     method: 8,
     encrypted: false,
     data,
+    packed: data.length,
     crc: CRC_OF_ZEROS,
     size: ENTRY_SIZE,
   }));
 }
 
 /** EICAR under a password that is thrown away (APPNOTE.TXT section 6.1, traditional encryption). */
-function encryptedEicar(random: (size: number) => Buffer): ZipEntry {
+function encryptedEicar(random: (size: number) => Buffer): ZippedFile {
   const crc = crc32(EICAR);
   const encrypt = zipCrypto(Buffer.from(random(8).toString("hex"), "latin1"));
   // The last byte of the encryption header is the CRC's highest: by it, a wrong password is told.
   const header = Buffer.concat([random(11), Buffer.of(crc >>> 24)]);
-  return {
-    name: randomName(random, "com"),
-    method: 0,
-    encrypted: true,
-    data: encrypt(Buffer.concat([header, EICAR])),
-    crc,
-    size: EICAR.length,
-  };
+  const data = encrypt(Buffer.concat([header, EICAR]));
+  return { name: randomName(random, "com"), method: 0, encrypted: true, data, packed: data.length, crc, size: EICAR.length };
 }
 
 function zipCrypto(password: Buffer): (plain: Buffer) => Buffer {

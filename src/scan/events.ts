@@ -1,5 +1,5 @@
 /** What happens on the way that log and metrics tell, whoever's request it was. */
-import type { ScanOutcome } from "../observability/metrics.ts";
+import type { AdviceOutcome, ScanOutcome } from "../observability/metrics.ts";
 import type { MediaRequest } from "./request.ts";
 
 export interface PipelineEvents {
@@ -13,4 +13,9 @@ export interface PipelineEvents {
   downloaded(ok: boolean, bytes: number, milliseconds: number): void;
   /** A scanner looked at media, or could not. */
   scanned(scanner: string, outcome: ScanOutcome, milliseconds: number): void;
+  /**
+   * An advisory scanner had its say on media that others decide on, or was not heard (`skipped`): too many of its scans were under way, or room was
+   * needed. `detail`: the threat, or the reason.
+   */
+  advised(request: MediaRequest, scanner: string, outcome: AdviceOutcome, detail: string | undefined): void;
 }

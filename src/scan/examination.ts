@@ -7,12 +7,15 @@ import type { Spool, SpoolPool } from "../media/spool.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
 import { PIECE_SIZE, type SourceRecord, type VerdictRecord, type VerdictStore } from "../verdicts/store.ts";
 import type { Admission } from "./admission.ts";
+import type { Advisers } from "./advisers.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
 import { type Arrival, Intake } from "./intake.ts";
-import type { Decision, Policy } from "./policy.ts";
-import type { MediaRequest } from "./request.ts";
+import type { Decision, Policy, SharedDecision } from "./policy.ts";
+import { Replacements } from "./replacement.ts";
+import type { DeliverableMedia, MediaRequest } from "./request.ts";
 import type { ScanSubject } from "./scanner.ts";
+import { SharedSpool } from "./shared-spool.ts";
 import { SingleFlight } from "./single-flight.ts";
 
 export interface ExaminationOptions {
@@ -33,17 +36,31 @@ export interface ExaminationOptions {
 }
 
 /** What a source holds, and what becomes of it. */
-export interface Finding {
+export interface Finding<D extends Decision = Decision> {
   readonly source: SourceRecord;
-  readonly decision: Decision;
+  readonly decision: D;
 }
 
-/** A finding with the bytes that it is about; whoever gets it must close it. */
+/** A finding that holds for others than the request whose scan made it. */
+export type SharedFinding = Finding<SharedDecision>;
+
+/** A finding with the bytes that it lets out, if it lets any out; whoever gets it must close it. */
 export interface Examined {
   readonly finding: Finding;
-  readonly fetched: FetchedMedia;
-  readonly spool: Spool;
+  readonly media: Omit<DeliverableMedia, "kind" | "close">;
   close(): Promise<void>;
+}
+
+/** One request's media, and all that is held for it. */
+interface Specimen {
+  readonly request: MediaRequest;
+  readonly fetched: FetchedMedia;
+  readonly shared: SharedSpool;
+  readonly spool: Spool;
+  readonly intake: Intake;
+  readonly replacements: Replacements;
+  /** What the decrypted bytes are; found out when it is first asked for. */
+  readonly type: () => Promise<DetectedType>;
 }
 
 /** Milliseconds. */
@@ -51,12 +68,14 @@ const SPOOL_WAIT = 10_000;
 
 export class Examination {
   readonly #options: ExaminationOptions;
+  readonly #advisers: Advisers;
   /** Scans of the same content under way, whatever their sources. */
   readonly #contents = new SingleFlight<Decision>();
   #live = 0;
 
-  constructor(options: ExaminationOptions) {
+  constructor(options: ExaminationOptions, advisers: Advisers) {
     this.#options = options;
+    this.#advisers = advisers;
   }
 
   /**
@@ -75,32 +94,56 @@ export class Examination {
         if (fetched.size > maxFileSize) throw new GatewayError("too_large");
         if (request.attachment !== undefined) assertCounterRange(request.attachment, fetched.size);
       }
-      const spool = await spoolSoon(this.#options.spools, fetched.size ?? maxFileSize, signal);
-      try {
-        const finding = await this.#find(key, request, fetched, spool, signal);
-        return { finding, fetched, spool, close: () => spool.close() };
-      } catch (error) {
-        await spool.close();
-        throw error;
-      }
+      return await this.#examine(key, request, fetched, signal);
     } finally {
       fetched.body.destroy();
     }
   }
 
-  async #find(key: string, request: MediaRequest, fetched: FetchedMedia, spool: Spool, signal: AbortSignal): Promise<Finding> {
-    const { verdicts, keys, policy } = this.#options;
+  async #examine(key: string, request: MediaRequest, fetched: FetchedMedia, signal: AbortSignal): Promise<Examined> {
+    const { types, maxFileSize } = this.#options;
+    const shared = new SharedSpool(await this.#room(fetched.size ?? maxFileSize, signal));
+    const { spool } = shared;
+    await using held = new AsyncDisposableStack();
+    const original = held.use(shared.hold());
+    const replacements = held.use(new Replacements(() => this.#room(maxFileSize, signal)));
     const intake = new Intake(request.attachment);
+    let type: Promise<DetectedType> | undefined;
+    const typeOf = (): Promise<DetectedType> => (type ??= intake.prefix.then((prefix) => types.detect(prefix)));
+    const finding = await this.#find(key, { request, fetched, shared, spool, intake, replacements, type: typeOf }, signal);
+    const open = held.move();
+    const close = (): Promise<void> => open.disposeAsync();
+    if (finding.decision.outcome !== "sanitised") {
+      const { contentType, contentDisposition } = fetched;
+      return { finding, media: { contentType, contentDisposition, size: finding.source.size, body: spool.read() }, close };
+    }
+    // Nobody gets the original; what is held of it would only take up room.
+    await original[Symbol.asyncDispose]();
+    const { kept } = replacements;
+    if (kept === undefined) {
+      await close();
+      throw new GatewayError("internal", { detail: "what is to be handed on is not there" });
+    }
+    const contentDisposition = kept.sameType ? fetched.contentDisposition : undefined;
+    return { finding, media: { contentType: kept.mime, contentDisposition, size: kept.size, body: kept.read() }, close };
+  }
+
+  #room(capacity: number, signal: AbortSignal): Promise<Spool> {
+    return spoolSoon(this.#options.spools, capacity, signal, this.#advisers);
+  }
+
+  async #find(key: string, specimen: Specimen, signal: AbortSignal): Promise<Finding> {
+    const { verdicts, keys, policy } = this.#options;
     const unneeded = new AbortController();
     const scanSignal = AbortSignal.any([signal, unneeded.signal]);
-    const live = this.#scanWhileArriving(request, fetched, spool, intake, scanSignal);
+    const live = this.#scanWhileArriving(specimen, scanSignal);
     // Awaited below, but it may fail before that.
     live?.catch(() => undefined);
     try {
-      const arrival = await this.#download(request, fetched, spool, intake, live);
+      const arrival = await this.#download(specimen, live);
 
-      const content = keys.content(arrival.sha256, policy.fingerprint);
-      const decision = await this.#decide(content, request, arrival, spool, intake, live, signal);
+      const content = keys.content(arrival.sha256, policy.fingerprint, policy.audience(specimen.request.context));
+      const decision = await this.#decide(content, specimen, arrival, live, signal);
       const source: SourceRecord = { content, size: arrival.size, pieces: arrival.pieces };
       if (isKept(decision)) {
         await verdicts.rememberVerdict(content, decision);
@@ -108,19 +151,14 @@ export class Examination {
       }
       return { source, decision };
     } finally {
-      // The spool may be closed after this, so no scan may still be reading it.
+      // The spool may be closed after this, so no scan may still be reading it; advice holds it for itself.
       unneeded.abort(new Error("the scan is not needed any more"));
       await live?.catch(() => undefined);
     }
   }
 
-  async #download(
-    { journal }: MediaRequest,
-    fetched: FetchedMedia,
-    spool: Spool,
-    intake: Intake,
-    live: Promise<Decision> | undefined,
-  ): Promise<Arrival> {
+  async #download({ request, fetched, spool, intake }: Specimen, live: Promise<Decision> | undefined): Promise<Arrival> {
+    const { journal } = request;
     const started = performance.now();
     let complete = false;
     // A scanner that fails in mid-way ends the download too; nobody could use it.
@@ -151,37 +189,35 @@ export class Examination {
   }
 
   /** A large body of known size goes to the scanners while it arrives. A small one is hashed first: it may be known. */
-  #scanWhileArriving(
-    request: MediaRequest,
-    fetched: FetchedMedia,
-    spool: Spool,
-    intake: Intake,
-    signal: AbortSignal,
-  ): Promise<Decision> | undefined {
-    if (fetched.size === undefined || fetched.size <= PIECE_SIZE) return undefined;
+  #scanWhileArriving(specimen: Specimen, signal: AbortSignal): Promise<Decision> | undefined {
+    const { size } = specimen.fetched;
+    if (size === undefined || size <= PIECE_SIZE) return undefined;
     if (this.#live >= this.#options.liveScans()) return undefined;
     this.#live += 1;
-    return this.#judge(request, fetched.size, spool, intake, signal).finally(() => (this.#live -= 1));
+    return this.#judge(specimen, size, signal).finally(() => (this.#live -= 1));
   }
 
   async #decide(
     content: string,
-    request: MediaRequest,
+    specimen: Specimen,
     arrival: Arrival,
-    spool: Spool,
-    intake: Intake,
     live: Promise<Decision> | undefined,
     signal: AbortSignal,
   ): Promise<Decision> {
+    const { request } = specimen;
     const known = await this.#recall(content);
     if (known !== undefined) {
       request.journal.via = "cache";
       return known;
     }
     if (live !== undefined) return live;
-    const flight = this.#contents.join(content, () => this.#judge(request, arrival.size, spool, intake, signal));
+    const judge = (): Promise<Decision> => this.#judge(specimen, arrival.size, signal);
+    // Where a replacement would be handed on, another may be decided than where it would not.
+    const flight = this.#contents.join(this.#takesReplacements(request) ? `${content} or its replacement` : content, judge);
     // The leader's scan reads the leader's spool, so it is waited for to the end; a follower may give up.
-    return flight.led ? flight.result : waitFor(flight.result, signal);
+    if (flight.led) return flight.result;
+    const decision = await waitFor(flight.result, signal);
+    return decision.outcome === "sanitised" ? judge() : decision;
   }
 
   async #recall(content: string): Promise<VerdictRecord | undefined> {
@@ -189,19 +225,36 @@ export class Examination {
     return record !== undefined && this.#options.policy.upholds(record) ? record : undefined;
   }
 
-  async #judge(request: MediaRequest, size: number, spool: Spool, intake: Intake, signal: AbortSignal): Promise<Decision> {
+  /** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */
+  #takesReplacements({ attachment }: MediaRequest): boolean {
+    return attachment === undefined && this.#options.policy.deliversReplacements;
+  }
+
+  async #judge({ request, shared, spool, replacements, type }: Specimen, size: number, signal: AbortSignal): Promise<Decision> {
     const { policy, types } = this.#options;
+    const { attachment, context, journal } = request;
     const started = performance.now();
-    let type: DetectedType | undefined;
-    if (policy.needsType) {
-      type = await types.detect(await waitFor(intake.prefix, signal));
-      request.journal.mime = type.mime;
-      const refused = policy.refuseType(type);
+    const known = policy.needsType ? await waitFor(type(), signal) : undefined;
+    if (known !== undefined) {
+      journal.mime = known.mime;
+      const refused = policy.refuseType(known);
       if (refused !== undefined) return refused;
     }
-    const subject: ScanSubject = { size, type, open: () => decrypted(spool, request.attachment) };
-    const decision = await policy.judge(subject, signal);
-    request.journal.scanMs = performance.now() - started;
+    const subject: ScanSubject = {
+      size,
+      type: known,
+      open: () => decrypted(spool, attachment),
+      ...(context === undefined ? {} : { context }),
+    };
+    const judging = policy.judge(subject, signal, this.#takesReplacements(request) ? () => replacements.place() : undefined);
+    using advice = this.#advisers.ask({ request, subject, type, hold: () => shared.hold() });
+    const judgement = await judging;
+    if (judgement.outcome !== "infected") advice.goOn();
+    const decision =
+      judgement.outcome === "replaced"
+        ? await replacements.judge(judgement, { policy, types, original: type, context }, signal)
+        : judgement;
+    journal.scanMs = performance.now() - started;
     return decision;
   }
 }
@@ -210,9 +263,11 @@ export class Examination {
  * Room in the spool. Who waits for it holds a slot and a connection, which others could use; so nobody waits for long.
  * @throws GatewayError `no_room`; the signal's reason.
  */
-export async function spoolSoon(spools: SpoolPool, capacity: number, signal: AbortSignal): Promise<Spool> {
+export async function spoolSoon(spools: SpoolPool, capacity: number, signal: AbortSignal, advisers: Advisers): Promise<Spool> {
   using time = new Deadline(SPOOL_WAIT, () => new GatewayError("no_room", { detail: "slow readers hold the spool" }), signal);
-  return await spools.create(capacity, time.signal);
+  const spool = spools.create(capacity, time.signal);
+  if (spools.usage().waiting > 0) advisers.giveWay();
+  return await spool;
 }
 
 /** Errors are never kept, nor is what only the operator's leniency or a scanner's mood decided. */

@@ -1,127 +1,126 @@
-/** An ICAP service as a scanner: replicas of it, each believed only under an ISTag that its canaries have passed. */
-import { IcapError, IcapService, type IcapScanResult, type IcapServiceOptions } from "../../icap/index.ts";
-import { GatewayError } from "../errors.ts";
-import { type CanaryAnswer, Proof, type ProofLog } from "./proof.ts";
+/** An ICAP service as a scanner: replicas of it, the least busy of those that prove themselves, and another one where that fails. */
+import type { IcapServiceOptions } from "../../icap/index.ts";
 import type { CanaryKind } from "./canary-samples.ts";
-import type { KeptOutcome, Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
+import { type ContextRules, checkContext, identitiesOf } from "./context-fields.ts";
+import { Replica, type ReplicaLog } from "./icap-replica.ts";
+import type { ProofState } from "./proof.ts";
+import type { SharedProofs } from "./proven-size.ts";
+import { ReplicatedScan } from "./replicated-scan.ts";
+import type { Identity, KeptOutcome, Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
+import type { SuspensionRules } from "./suspension.ts";
 
 export interface IcapScannerOptions {
   readonly name: string;
-  /** Replicas of one service, tried in this order. */
+  /** Replicas of one service; of those that are as busy, the first is asked. */
   readonly services: readonly IcapServiceOptions[];
+  /** False: advisory. True by default. */
+  readonly required?: boolean;
   readonly canaries: readonly CanaryKind[];
   /** Milliseconds between proofs. */
   readonly canaryInterval: number;
   /** Milliseconds that a proof may take before the service counts as down. */
   readonly canaryTimeout: number;
-  readonly log: ProofLog;
+  /** What it is told of who asks; nothing by default. */
+  readonly context?: ContextRules;
+  /** Whether it is told a name and a type that follow from the bytes; the profile's own by default. */
+  readonly describeType?: boolean;
+  /** Of what is to be scanned, bytes. */
+  readonly maxFileSize: number;
+  /** Whether media beyond the size that it is proven to scan is refused. Without canaries nothing can be proven. */
+  readonly proveSize: boolean;
+  /** Where instances tell each other how much a service scans. */
+  readonly sharedProofs?: SharedProofs;
+  readonly suspend: SuspensionRules;
+  /** Milliseconds that a replica may keep media of so many bytes waiting before another one is asked as well. */
+  readonly patience?: (size: number) => number;
+  readonly log: ReplicaLog;
   readonly clock?: () => number;
 }
 
-interface Replica {
-  readonly service: IcapService;
-  readonly proof: Proof;
+export interface ReplicaStatus {
+  readonly url: string;
+  /** `probed` also while its very first canaries are under way. */
+  readonly state: Exclude<ProofState, "starting">;
+  /** Bytes; undefined while that is not known, or not asked. */
+  readonly provenSize: number | undefined;
 }
 
-/** What is said of the bytes to every service: nothing that an uploader chose. */
-const UNNAMED = { contentType: "application/octet-stream", fileName: "media" } as const;
-
-const ANSWERED_BADLY: ReadonlySet<string> = new Set(["closed_early", "protocol", "limit"]);
-
-/** A verdict may be followed by the news that its ISTag is new; then the canaries go first, and the media again. */
-const MAX_TAG_CHANGES = 2;
+const NOTHING_TOLD: ContextRules = {
+  clientIp: "never",
+  serverIp: "never",
+  user: "never",
+  userHeader: "X-Authenticated-User",
+  userFormat: "{user}",
+  userEncoding: "base64",
+};
 
 export class IcapScanner implements Scanner {
   readonly name: string;
   readonly policy: string;
-  readonly needsType = false;
+  readonly needsType: boolean;
+  readonly required: boolean;
+  readonly identities: readonly Identity[];
   readonly #replicas: readonly Replica[];
+  readonly #patience: (size: number) => number;
   readonly #clock: () => number;
 
+  /** @throws TypeError for an option that can't be. */
   constructor(options: IcapScannerOptions) {
-    this.name = options.name;
-    this.#clock = options.clock ?? steadyClock;
-    // The host is not part of it (replicas are the same service), its path and arguments are: they choose what is looked for.
-    const services = options.services.map(({ url, preview }) => `${pathOf(url)} preview=${preview ?? "never"}`);
-    this.policy = JSON.stringify(["icap RESPMOD", [...new Set(services)].toSorted(), options.canaries.toSorted()]);
-    this.#replicas = options.services.map((serviceOptions) => {
-      const service = new IcapService(serviceOptions);
-      const proof = new Proof({
-        name: options.services.length === 1 ? options.name : `${options.name} (${service.url})`,
-        required: options.canaries,
-        interval: options.canaryInterval,
-        timeout: options.canaryTimeout,
-        send: (bytes, signal) => sendCanary(service, bytes, signal),
-        log: options.log,
-        clock: this.#clock,
-      });
-      return { service, proof };
-    });
+    const { name, services, canaries, context = NOTHING_TOLD, clock = steadyClock } = options;
+    checkContext(context);
+    this.name = name;
+    this.required = options.required ?? true;
+    this.identities = identitiesOf(context);
+    this.#patience = options.patience ?? defaultPatience;
+    this.#clock = clock;
+    this.#replicas = services.map(
+      (service) =>
+        new Replica({
+          ...options,
+          name: services.length === 1 ? name : `${name} (${service.url})`,
+          service,
+          context,
+          describeType: options.describeType,
+          proveSize:
+            options.proveSize && canaries.length > 0 ? { upTo: options.maxFileSize, shared: sharedProofs(options, service) } : undefined,
+          clock,
+        }),
+    );
+    this.needsType = this.#replicas.some(({ describesType }) => describesType);
+    this.policy = policyOf(options, this.#replicas, context);
   }
 
+  /** Of the replicas that are used, together. */
   get capacity(): number {
-    return Math.min(...this.#replicas.map(({ service }) => service.capacity));
+    const used = this.#replicas.filter(({ standing }) => standing !== undefined);
+    return used.reduce((sum, { capacity }) => sum + capacity, 0) || Math.min(...this.#replicas.map(({ capacity }) => capacity));
   }
 
   health(): ScannerHealth {
-    const problems = this.#replicas.flatMap(({ proof }) => [...(proof.problem === undefined ? [] : [proof.problem]), ...proof.warnings]);
-    return { ready: this.#replicas.some(({ proof }) => proof.standing !== undefined), problems };
+    const problems = this.#replicas.flatMap((replica) => replica.problems);
+    return { ready: this.#replicas.some(({ standing }) => standing !== undefined), problems };
+  }
+
+  replicas(): readonly ReplicaStatus[] {
+    return this.#replicas.map(({ url, state, provenSize }) => ({ url, state: state === "starting" ? "probed" : state, provenSize }));
   }
 
   async start(): Promise<void> {
-    await Promise.all(this.#replicas.map(({ proof }) => proof.prove()));
+    await Promise.all(this.#replicas.map((replica) => replica.prove()));
   }
 
   /** Replicas share tags and say the same; but what any of them said while it may not have worked is asked again. */
   upholds(stamp: Stamp, outcome: KeptOutcome): boolean {
-    const upheld = this.#replicas.some(({ proof }) => proof.upholds(stamp, outcome));
-    return upheld && !this.#replicas.some(({ proof }) => proof.doubts(stamp, outcome));
+    const upheld = this.#replicas.some((replica) => replica.upholds(stamp, outcome));
+    return upheld && !this.#replicas.some((replica) => replica.doubts(stamp, outcome));
   }
 
-  async scan(subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {
-    const failures: string[] = [];
-    const left = new Set(this.#replicas);
-    while (left.size > 0) {
-      const replica = leastBusy(left) ?? (await firstRenewed(left, signal));
-      if (replica === undefined) break;
-      left.delete(replica);
-      try {
-        const verdict = await this.#ask(replica, subject, signal);
-        if (typeof verdict !== "string") return verdict;
-        failures.push(verdict);
-      } catch (error) {
-        if (!(error instanceof IcapError)) throw error;
-        if (error.code === "connect_failed") replica.proof.unreachable(error.message);
-        else replica.proof.suspect();
-        failures.push(error.message);
-      }
-    }
-    for (const { proof } of left) failures.push(proof.problem ?? this.name);
-    throw new GatewayError("scanner_unavailable", { detail: failures.join("; ") });
-  }
-
-  /** One replica's verdict, or why there is none. */
-  async #ask({ service, proof }: Replica, subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict | string> {
-    for (let changes = 0; changes < MAX_TAG_CHANGES; changes += 1) {
-      const { standing } = proof;
-      if (standing === undefined) break;
-      const { verdict, isTag } = await service.scan({ ...UNNAMED, body: () => subject.open(), size: subject.size, signal });
-      if (verdict.outcome === "error") {
-        proof.suspect();
-        return `${this.name}: ${verdict.why}`;
-      }
-      const tag = isTag ?? "";
-      // The very proof that held when the question was asked must hold now.
-      if (tag === standing.tag && standing === proof.standing) return withStamp(verdict, { tag, at: this.#clock() });
-      proof.tagChanged(tag);
-      await proof.renew(signal);
-    }
-    return proof.problem ?? `${this.name}: its ISTag changes with every answer, so no verdict can be relied on`;
+  scan(subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {
+    return new ReplicatedScan({ replicas: this.#replicas, subject, signal, patience: this.#patience, clock: this.#clock }).run();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { proof } of this.#replicas) proof[Symbol.dispose]();
-    await Promise.all(this.#replicas.map(({ service }) => service[Symbol.asyncDispose]()));
+    await Promise.all(this.#replicas.map((replica) => replica[Symbol.asyncDispose]()));
   }
 }
 
@@ -130,57 +129,46 @@ function steadyClock(): number {
   return performance.timeOrigin + performance.now();
 }
 
-function leastBusy(replicas: Iterable<Replica>): Replica | undefined {
-  const load = ({ service }: Replica): number => service.stats().busy + service.stats().waiting;
-  const [first] = [...replicas].filter(({ proof }) => proof.standing !== undefined).toSorted((a, b) => load(a) - load(b));
-  return first;
+/** 5 s, and one more for each 4 MiB. */
+function defaultPatience(size: number): number {
+  return 5_000 + (1_000 * size) / (4 * 1024 * 1024);
 }
 
-/** The first of these replicas to prove itself now, if any does; none waits for another. @throws the signal's reason. */
-async function firstRenewed(replicas: Iterable<Replica>, signal: AbortSignal): Promise<Replica | undefined> {
-  const proofs = [...replicas].map(async (replica) => {
-    await replica.proof.renew(signal);
-    if (replica.proof.standing === undefined) throw new Error(replica.proof.problem);
-    return replica;
+/** The host is no part of it (replicas are the same service); path, arguments and account are: they choose what is looked for. */
+function policyOf(options: IcapScannerOptions, replicas: readonly Replica[], context: ContextRules): string {
+  const services = options.services.map((service, index) => {
+    const { pathname, search } = new URL(replicas[index]?.url ?? service.url);
+    const { profile = "auto", method, preview, transferLists = "ignored", blockedBy = [], credentials } = service;
+    const names = blockedBy.map((header) => header.toLowerCase()).toSorted();
+    const described = replicas[index]?.describesType;
+    const parts = [
+      pathname + search,
+      profile,
+      method ?? null,
+      preview ?? null,
+      transferLists,
+      names,
+      described,
+      credentials?.username ?? null,
+    ];
+    return JSON.stringify(parts);
   });
-  try {
-    return await Promise.any(proofs);
-  } catch {
-    signal.throwIfAborted();
-    return undefined;
-  }
+  return JSON.stringify([
+    "icap",
+    [...new Set(services)].toSorted(),
+    options.canaries.toSorted(),
+    options.proveSize,
+    Object.entries(context).toSorted(([one], [other]) => (one < other ? -1 : 1)),
+  ]);
 }
 
-function withStamp(verdict: Exclude<IcapScanResult["verdict"], { outcome: "error" }>, stamp: Stamp): ScanVerdict {
-  switch (verdict.outcome) {
-    case "clean":
-      return { outcome: "clean", stamp };
-    case "infected":
-      return { outcome: "infected", threat: verdict.threat, stamp };
-    case "modified":
-    case "unscannable":
-      return { outcome: verdict.outcome, why: verdict.why, stamp };
-  }
+/** Services that only this machine knows by that name may share an ISTag with another machine's, but not its limits. */
+function sharedProofs({ name, sharedProofs }: IcapScannerOptions, { url, profile, method, preview }: IcapServiceOptions) {
+  if (sharedProofs === undefined || isLocal(url)) return undefined;
+  return { proofs: sharedProofs, key: JSON.stringify([name, url, profile, method, preview]) };
 }
 
-async function sendCanary(service: IcapService, bytes: Buffer, signal: AbortSignal): Promise<CanaryAnswer> {
-  // Asked anew, so that a service which was replaced in the meantime is known by its new ISTag and limits.
-  await service.options(signal, { fresh: true });
-  try {
-    const { verdict, isTag } = await service.scan({ ...UNNAMED, body: () => once(bytes), size: bytes.length, priority: true, signal });
-    return verdict.outcome === "error" ? { outcome: "failed", why: verdict.why } : { outcome: verdict.outcome, tag: isTag ?? "" };
-  } catch (error) {
-    // It was there, and broke off or talked nonsense at this very file.
-    if (error instanceof IcapError && ANSWERED_BADLY.has(error.code)) return { outcome: "failed", why: error.message };
-    throw error;
-  }
-}
-
-async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
-  yield bytes;
-}
-
-function pathOf(url: string): string {
-  const { pathname, search } = new URL(url);
-  return pathname + search;
+function isLocal(url: string): boolean {
+  const host = new URL(url).hostname.toLowerCase().replace(/\.$/, "");
+  return /^(?:127\.|0\.0\.0\.0$|\[::1?\]$|\[::ffff:7f)|\.localhost$/.test(host) || !/[.:]/.test(host);
 }

@@ -4,10 +4,11 @@ import type { FetchedMedia, MediaSource } from "../media/source.ts";
 import type { SpoolPool } from "../media/spool.ts";
 import { PIECE_SIZE, type SourceRecord, type VerdictStore } from "../verdicts/store.ts";
 import type { Admission } from "./admission.ts";
+import type { Advisers } from "./advisers.ts";
 import { mediaAnswer, verdictAnswer } from "./answer.ts";
 import type { Deadline } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
-import { type Finding, spoolSoon } from "./examination.ts";
+import { type SharedFinding, spoolSoon } from "./examination.ts";
 import { Line } from "./line.ts";
 import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
@@ -26,10 +27,12 @@ export interface KnownMediaOptions {
 
 export class KnownMedia {
   readonly #options: KnownMediaOptions;
+  readonly #advisers: Advisers;
   readonly #streams: Line;
 
-  constructor(options: KnownMediaOptions) {
+  constructor(options: KnownMediaOptions, advisers: Advisers) {
     this.#options = options;
+    this.#advisers = advisers;
     this.#streams = new Line(options.streams, 0);
   }
 
@@ -38,7 +41,7 @@ export class KnownMedia {
    * to be scanned.
    * @throws GatewayError with the answer that the client gets instead; the deadline's reason.
    */
-  async answer(key: string, request: MediaRequest, known: Finding, deadline: Deadline): Promise<MediaAnswer | undefined> {
+  async answer(key: string, request: MediaRequest, known: SharedFinding, deadline: Deadline): Promise<MediaAnswer | undefined> {
     const { admission, events, source } = this.#options;
     // Whoever knows ciphertext hash, key and IV knows the content; its verdict needs no further permission.
     if (request.attachment !== undefined && request.want === "verdict") return verdictAnswer(request, known.decision, events);
@@ -63,7 +66,7 @@ export class KnownMedia {
     fetched: FetchedMedia,
     key: string,
     request: MediaRequest,
-    { source: record, decision }: Finding,
+    { source: record, decision }: SharedFinding,
     deadline: Deadline,
   ): Promise<MediaAnswer> {
     const verdict = verdictAnswer(request, decision, this.#options.events);
@@ -94,7 +97,7 @@ export class KnownMedia {
     pieces: AsyncIterable<Buffer[]>,
     signal: AbortSignal,
   ): Promise<DeliverableMedia> {
-    const spool = await spoolSoon(this.#options.spools, record.size, signal);
+    const spool = await spoolSoon(this.#options.spools, record.size, signal, this.#advisers);
     try {
       for await (const piece of pieces) for (const part of piece) await spool.write(part);
       signal.throwIfAborted();

@@ -1,11 +1,13 @@
 /** The journey of a request, from admission to the bytes or the verdict that it gets. */
 import { GatewayError } from "../errors.ts";
 import type { Entry } from "./admission.ts";
-import { mediaAnswer, refusal, verdictAnswer } from "./answer.ts";
+import { Advisers } from "./advisers.ts";
+import { refusal, verdictAnswer } from "./answer.ts";
 import { Deadline, waitFor } from "./deadline.ts";
-import { Examination, type ExaminationOptions, type Examined, type Finding } from "./examination.ts";
+import { Examination, type ExaminationOptions, type Examined, type Finding, type SharedFinding } from "./examination.ts";
 import { KnownMedia, type KnownMediaOptions } from "./known-media.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
+import type { ScanContext } from "./scanner.ts";
 import { SingleFlight } from "./single-flight.ts";
 
 export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions {
@@ -13,6 +15,8 @@ export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions {
   readonly wait: number;
   /** Whether a homeserver sees the clients' tokens, so that its yes says something of them. */
   readonly sendsTokens: boolean;
+  /** Who asks, as far as scanners are to be told. Rejects with a GatewayError, or the signal's reason. */
+  readonly identify: (request: MediaRequest, signal: AbortSignal) => Promise<ScanContext | undefined>;
 }
 
 /**
@@ -37,6 +41,7 @@ const MAX_CHANGES = 3;
  */
 export class Pipeline {
   readonly #options: PipelineOptions;
+  readonly #advisers: Advisers;
   readonly #examination: Examination;
   readonly #known: KnownMedia;
   readonly #flights = new SingleFlight<Finding>();
@@ -46,8 +51,10 @@ export class Pipeline {
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    this.#examination = new Examination(options);
-    this.#known = new KnownMedia(options);
+    const { policy, spools, timeout, events } = options;
+    this.#advisers = new Advisers({ scanners: policy.advisers, timeout, crowded: () => spools.usage().waiting > 0, events });
+    this.#examination = new Examination(options, this.#advisers);
+    this.#known = new KnownMedia(options, this.#advisers);
   }
 
   /**
@@ -60,7 +67,8 @@ export class Pipeline {
     const deadline = new Deadline(this.#options.wait, () => new GatewayError("still_scanning"), request.signal);
     let handedOn = false;
     try {
-      const answer = await this.#answer(request, entry, deadline);
+      const context = await this.#options.identify(request, deadline.signal);
+      const answer = await this.#answer(context === undefined ? request : { ...request, context }, entry, deadline);
       this.#noteYes(request);
       if (answer.kind === "verdict") return answer;
       if (request.signal.aborted) {
@@ -89,14 +97,19 @@ export class Pipeline {
     if (signal.aborted) end();
     signal.addEventListener("abort", end, { once: true });
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
+    // Advice that is left decides nothing, and is not waited for.
+    await this.#advisers.close();
     signal.removeEventListener("abort", end);
   }
 
   async #answer(request: MediaRequest, entry: Entry, deadline: Deadline): Promise<MediaAnswer> {
     const key = this.#sourceKey(request);
+    let alone = false;
     for (let changes = 0; changes < MAX_CHANGES;) {
-      const { known, examined } = (await this.#recall(key, request)) ?? (await this.#leadOrFollow(key, request, entry, deadline));
+      const { known, examined, ...next } =
+        (await this.#recall(key, request)) ?? (await this.#leadOrFollow(key, request, entry, alone, deadline));
       if (examined !== undefined) return this.#ownAnswer(request, examined);
+      alone = next.alone ?? false;
       if (known === undefined) continue;
       const answer = await this.#known.answer(key, request, known, deadline);
       if (answer !== undefined) return answer;
@@ -106,10 +119,12 @@ export class Pipeline {
     throw new GatewayError("homeserver_failed", { detail: "the homeserver sends other bytes each time it is asked" });
   }
 
-  #sourceKey({ mxc, variant, attachment }: MediaRequest): string {
-    if (attachment !== undefined) return this.#options.keys.encryptedSource(attachment);
+  #sourceKey({ mxc, variant, attachment, context }: MediaRequest): string {
+    const { keys, policy } = this.#options;
+    const audience = policy.audience(context);
+    if (attachment !== undefined) return keys.encryptedSource(attachment, audience);
     const parameters = variant.kind === "download" ? [] : [variant.width, variant.height, variant.method, variant.animated ?? ""];
-    return this.#options.keys.plainSource(mxc, [variant.kind, ...parameters.map(String)]);
+    return keys.plainSource(mxc, [variant.kind, ...parameters.map(String)], audience);
   }
 
   async #recall(key: string, request: MediaRequest): Promise<Found | undefined> {
@@ -121,8 +136,9 @@ export class Pipeline {
     return { known: { source, decision } };
   }
 
-  /** Scans, or waits for whoever scans the same source already. */
-  async #leadOrFollow(key: string, request: MediaRequest, entry: Entry, deadline: Deadline): Promise<Found> {
+  /** Scans, or waits for whoever scans the same source already, unless that was in vain before. */
+  async #leadOrFollow(key: string, request: MediaRequest, entry: Entry, alone: boolean, deadline: Deadline): Promise<Found> {
+    if (alone) return this.#lead(request, this.#examine(key, request, entry.share()), deadline);
     // The mxc is part of it for encrypted media too: who names other media beside a known hash fails alone.
     const flightKey = `${key} ${request.mxc.serverName}/${request.mxc.mediaId}`;
     let own: Promise<Examined> | undefined;
@@ -151,7 +167,9 @@ export class Pipeline {
   async #follow(request: MediaRequest, result: Promise<Finding>, deadline: Deadline): Promise<Found> {
     request.journal.via = "other_request";
     try {
-      return { known: await waitFor(result, deadline.signal) };
+      const { source, decision } = await waitFor(result, deadline.signal);
+      // What was made for the leader says nothing of the original, so there is nothing to share, and nothing to wait for again.
+      return decision.outcome === "sanitised" ? { alone: true } : { known: { source, decision } };
     } catch (error) {
       if (deadline.signal.aborted) throw error;
       if (error instanceof GatewayError && OWN_FAILURES.has(error.code)) return {};
@@ -176,14 +194,15 @@ export class Pipeline {
 
   /** The answer to whoever led the scan: its own download is what was scanned. */
   async #ownAnswer(request: MediaRequest, examined: Examined): Promise<MediaAnswer> {
-    const { finding, fetched, spool } = examined;
+    const { finding, media } = examined;
+    const close = (): Promise<void> => examined.close();
     try {
       const verdict = verdictAnswer(request, finding.decision, this.#options.events);
-      if (request.want !== "verdict") return mediaAnswer(fetched, finding.source.size, spool.read(), () => examined.close());
-      await examined.close();
+      if (request.want !== "verdict") return { kind: "media", ...media, close };
+      await close();
       return verdict;
     } catch (error) {
-      await examined.close();
+      await close();
       throw error;
     }
   }
@@ -196,8 +215,10 @@ export class Pipeline {
 
 /** What a request goes on with: its own scan, a verdict made elsewhere, or (neither) another round. */
 interface Found {
-  readonly known?: Finding;
+  readonly known?: SharedFinding;
   readonly examined?: Examined;
+  /** The next round is not to be shared with anybody. */
+  readonly alone?: boolean;
 }
 
 /** The same media, letting go of the request's own things with it. */

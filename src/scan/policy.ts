@@ -1,51 +1,109 @@
 /** What several scanners' verdicts come to, and which types may pass. */
 import { type DetectedType, isAllowed, isBlocked } from "../media/mime.ts";
 import { GatewayError } from "../errors.ts";
+import type { ScanOutcome } from "../observability/metrics.ts";
 import type { Stamps, VerdictRecord } from "../verdicts/store.ts";
 import type { PipelineEvents } from "./events.ts";
-import type { KeptOutcome, Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
+import { audienceOf, contextFor } from "./audience.ts";
+import type { Identity, KeptOutcome, Replacement, ScanContext, Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
 
-/** What happens to one content. Only those that a `VerdictRecord` can say are ever kept. */
-export type Decision =
+/** What happens to one content, for whoever asks for it. Only those that a `VerdictRecord` can say are ever kept. */
+export type SharedDecision =
   | VerdictRecord
   | { readonly outcome: "modified" | "unscannable"; readonly why: string; readonly scanner: string }
   /** Let through without a proof, because the operator chose so. */
   | { readonly outcome: "unscanned"; readonly why: string };
 
+/**
+ * Something else is handed on in the media's stead. It holds for the one request whose scan made it: the bytes are that scan's own, and nothing is
+ * said of the original.
+ */
+export interface Sanitised {
+  readonly outcome: "sanitised";
+  readonly why: string;
+  readonly scanner: string;
+}
+
+export type Decision = SharedDecision | Sanitised;
+
+/** One scanner sent something else, and the others had nothing against the original. It is still to be looked at. */
+export interface Replaced {
+  readonly outcome: "replaced";
+  readonly why: string;
+  readonly by: Scanner;
+  readonly replacement: Replacement;
+}
+
+/** Where one scanner may write what it sends in the media's stead. */
+export interface Place {
+  /** Whether more came than media may have. */
+  readonly overflowed: boolean;
+  /** @throws whatever keeps room from being had. */
+  create(): Promise<Replacement>;
+}
+
 export interface PolicyOptions {
   readonly onUnavailable: "block" | "allow";
   readonly onUnscannable: "block" | "allow";
+  /** `deliver`: what a scanner sent in the stead of plain media is handed on, once every other required one said that it is clean. */
+  readonly onModified: "block" | "deliver";
   /** Nothing but these, if it is there at all. */
   readonly allowedTypes: readonly string[] | undefined;
   readonly blockedTypes: readonly string[];
 }
 
+/** What one round of questions came to. */
+interface Round {
+  readonly verdicts: readonly Said[];
+  readonly failures: readonly unknown[];
+}
+
+interface Said {
+  readonly scanner: Scanner;
+  readonly verdict: ScanVerdict;
+}
+
 export class Policy {
   /** Part of a verdict's key: verdicts made under another policy are other verdicts. */
   readonly fingerprint: string;
-  /** Whether the type of the bytes has to be known at all. */
+  /** Whether the type of the bytes has to be known at all before they are scanned. */
   readonly needsType: boolean;
+  /** Whether a scanner's replacement may be handed on. */
+  readonly deliversReplacements: boolean;
+  /** Scanners that decide nothing, and so are not asked here. */
+  readonly advisers: readonly Scanner[];
   readonly #scanners: readonly Scanner[];
+  readonly #identities: readonly Identity[];
   readonly #options: PolicyOptions;
   readonly #allowed: ReadonlySet<string> | undefined;
   readonly #blocked: ReadonlySet<string>;
 
   readonly #scanned: PipelineEvents["scanned"];
 
+  /** @throws TypeError when no scanner is there that decides. */
   constructor(scanners: readonly Scanner[], options: PolicyOptions, events: Pick<PipelineEvents, "scanned">) {
+    const required = scanners.filter((scanner) => scanner.required);
     // Nobody to ask would mean that everybody agreed.
-    if (scanners.length === 0) throw new TypeError("there is no scanner");
-    this.#scanners = scanners;
+    if (required.length === 0) throw new TypeError("there is no scanner that decides");
+    this.#scanners = required;
+    this.advisers = scanners.filter((scanner) => !scanner.required);
+    this.#identities = required.flatMap((scanner) => scanner.identities);
     this.#options = options;
+    this.deliversReplacements = options.onModified === "deliver";
     this.#scanned = (scanner, outcome, milliseconds) => events.scanned(scanner, outcome, milliseconds);
     this.#allowed = options.allowedTypes === undefined ? undefined : new Set(options.allowedTypes);
     this.#blocked = new Set(options.blockedTypes);
     this.fingerprint = JSON.stringify([
-      scanners.map((scanner) => [scanner.name, scanner.policy]),
+      required.map((scanner) => [scanner.name, scanner.policy]),
       options.allowedTypes?.toSorted() ?? null,
       options.blockedTypes.toSorted(),
     ]);
-    this.needsType = this.#allowed !== undefined || this.#blocked.size > 0 || scanners.some((scanner) => scanner.needsType);
+    this.needsType = this.#allowed !== undefined || this.#blocked.size > 0 || required.some((scanner) => scanner.needsType);
+  }
+
+  /** For whom a verdict made on behalf of this asker holds; part of its key. Empty: for everybody. */
+  audience(context: ScanContext | undefined): string {
+    return audienceOf(this.#identities, context);
   }
 
   /** The refusal of a type that the lists keep out. */
@@ -67,53 +125,91 @@ export class Policy {
   }
 
   /**
-   * Asks all scanners at the same time. One that says infected settles it, and the others are cancelled; clean needs all of them. Nothing
-   * that one scanner could not do outweighs what another one refused.
-   * @throws GatewayError `scanner_unavailable` unless the operator lets such media pass; whatever the subject throws.
+   * Asks all required scanners at the same time. One that says infected settles it, and the others are cancelled; clean needs all of them.
+   * Nothing that one scanner could not do outweighs what another one refused. Settled only when none of them reads the subject any more.
+   * @param places gives each scanner a place for a replacement; without it there are none, and the decision is never `replaced`.
+   * @throws GatewayError `scanner_unavailable` unless the operator lets such media pass, `beyond_proof` always; whatever the subject throws.
    */
-  async judge(subject: ScanSubject, signal: AbortSignal): Promise<Decision> {
+  async judge(subject: ScanSubject, signal: AbortSignal, places?: () => Place): Promise<SharedDecision | Replaced> {
+    const round = await this.#askAll(this.#scanners, subject, signal, ({ outcome }) => outcome === "infected", places);
+    for (const { scanner, verdict } of round.verdicts) {
+      if (verdict.outcome !== "infected") continue;
+      return { outcome: "infected", threat: verdict.threat, scanner: scanner.name, stamps: { [scanner.name]: verdict.stamp } };
+    }
+    signal.throwIfAborted();
+    const replaced = places === undefined ? undefined : soleReplacement(round);
+    // Blocking for good what could be handed on a moment later helps nobody.
+    if (replaced !== undefined) for (const failure of round.failures) throw failure;
+    return replaced ?? refused(round, "modified") ?? this.#combine(round);
+  }
+
+  /**
+   * Asks all required scanners but the one that made it whether a replacement is clean.
+   * @returns why it may not be handed on; undefined when it may.
+   * @throws whatever keeps a scanner from a verdict: what the operator lets pass for want of one is media, not what came in its stead.
+   */
+  async refuseReplacement({ by }: Replaced, subject: ScanSubject, signal: AbortSignal): Promise<string | undefined> {
+    const others = this.#scanners.filter((scanner) => scanner !== by);
+    const { verdicts, failures } = await this.#askAll(others, subject, signal, ({ outcome }) => outcome !== "clean");
+    for (const { scanner, verdict } of verdicts) {
+      if (verdict.outcome !== "clean") return `${scanner.name} says of the replacement: ${verdict.outcome}`;
+    }
+    signal.throwIfAborted();
+    for (const failure of failures) throw failure;
+    return undefined;
+  }
+
+  /** Everyone's answer; once one of them `settles` it, the others are cancelled. */
+  async #askAll(
+    scanners: readonly Scanner[],
+    subject: ScanSubject,
+    signal: AbortSignal,
+    settles: (verdict: ScanVerdict) => boolean,
+    places?: () => Place,
+  ): Promise<Round> {
     const settled = new AbortController();
     const scanSignal = AbortSignal.any([signal, settled.signal]);
-    let infected: Decision | undefined;
-    const verdicts: (readonly [scanner: string, verdict: ScanVerdict])[] = [];
+    const verdicts: Said[] = [];
     const failures: unknown[] = [];
     await Promise.all(
-      this.#scanners.map(async (scanner) => {
+      scanners.map(async (scanner) => {
         try {
-          const verdict = await this.#ask(scanner, subject, scanSignal);
-          verdicts.push([scanner.name, verdict]);
-          if (verdict.outcome !== "infected" || infected !== undefined) return;
-          const stamps = { [scanner.name]: verdict.stamp };
-          infected = { outcome: "infected", threat: verdict.threat, scanner: scanner.name, stamps };
-          settled.abort(new Error("another scanner found it infected"));
+          const verdict = await this.#ask(scanner, subject, scanSignal, places?.());
+          verdicts.push({ scanner, verdict });
+          if (settles(verdict)) settled.abort(new Error("another scanner settled it"));
         } catch (error) {
           failures.push(error);
         }
       }),
     );
-    if (infected !== undefined) return infected;
-    signal.throwIfAborted();
-    return refused(verdicts, "modified") ?? this.#combine(verdicts, failures);
+    return { verdicts, failures };
   }
 
-  #combine(verdicts: readonly (readonly [string, ScanVerdict])[], failures: readonly unknown[]): Decision {
+  #combine(round: Round): SharedDecision {
     const { onUnavailable, onUnscannable } = this.#options;
-    const unscannable = refused(verdicts, "unscannable");
+    const { verdicts, failures } = round;
+    const unscannable = refused(round, "unscannable");
     if (unscannable !== undefined && onUnscannable === "block") return unscannable;
     for (const failure of failures) if (onUnavailable === "block" || !isUnavailable(failure)) throw failure;
     const [failure] = failures;
     if (failure !== undefined) return { outcome: "unscanned", why: failure instanceof Error ? failure.message : "unknown failure" };
     if (unscannable !== undefined) return { outcome: "unscanned", why: unscannable.why };
-    return { outcome: "clean", stamps: Object.fromEntries(verdicts.map(([scanner, { stamp }]) => [scanner, stamp])) };
+    return { outcome: "clean", stamps: Object.fromEntries(verdicts.map(({ scanner, verdict }) => [scanner.name, verdict.stamp])) };
   }
 
-  async #ask(scanner: Scanner, subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {
+  async #ask(scanner: Scanner, subject: ScanSubject, signal: AbortSignal, place: Place | undefined): Promise<ScanVerdict> {
     const started = performance.now();
-    let outcome: Parameters<PipelineEvents["scanned"]>[1] = "failed";
+    let outcome: ScanOutcome = "failed";
     try {
-      const verdict = await scanner.scan(subject, signal);
+      const told = contextFor(scanner, subject);
+      const verdict = await scanner.scan(place === undefined ? told : { ...told, replacement: () => place.create() }, signal);
       outcome = verdict.outcome;
       return verdict;
+    } catch (error) {
+      // Its answer was there, however its end is told: nothing that the operator lets pass for want of a verdict.
+      if (place?.overflowed !== true) throw error;
+      outcome = "modified";
+      return { outcome, why: "what the scanner sent in its stead is larger than media may be", stamp: { tag: "", at: 0 } };
     } finally {
       // A scan that was cancelled says nothing about its scanner.
       if (!signal.aborted || outcome !== "failed") this.#scanned(scanner.name, outcome, performance.now() - started);
@@ -121,11 +217,23 @@ export class Policy {
   }
 }
 
-function refused(verdicts: readonly (readonly [string, ScanVerdict])[], outcome: "modified" | "unscannable") {
-  for (const [scanner, verdict] of verdicts) if (verdict.outcome === outcome) return { outcome, why: verdict.why, scanner } as const;
+function refused({ verdicts }: Round, outcome: "modified" | "unscannable") {
+  for (const { scanner, verdict } of verdicts) {
+    if (verdict.outcome === outcome) return { outcome, why: verdict.why, scanner: scanner.name } as const;
+  }
   return undefined;
 }
 
+/** One scanner's replacement, if all that the others said is clean. */
+function soleReplacement({ verdicts }: Round): Replaced | undefined {
+  const [objection, ...more] = verdicts.filter(({ verdict }) => verdict.outcome !== "clean");
+  if (objection === undefined || more.length > 0) return undefined;
+  const { scanner, verdict } = objection;
+  if (verdict.outcome !== "modified" || verdict.replacement === undefined) return undefined;
+  return { outcome: "replaced", why: verdict.why, by: scanner, replacement: verdict.replacement };
+}
+
+/** `beyond_proof` is none of these: that a service can't be relied on with such media is no accident that passes. */
 function isUnavailable(failure: unknown): boolean {
   return failure instanceof GatewayError && failure.code === "scanner_unavailable";
 }

@@ -1,14 +1,23 @@
 /** Whether a service still catches what it must: EICAR in several wrappings, sent to it as media is. */
-import { randomUUID } from "node:crypto";
-import { type CanaryKind, buildCanary } from "./canary-samples.ts";
-import { waitFor } from "./deadline.ts";
+import { AdvisoryCanaries } from "./advisory-canaries.ts";
+import { type CanaryAnswer, runCanaries } from "./canary-run.ts";
+import type { Canary, CanaryKind } from "./canary-samples.ts";
+import { Deadline, waitFor } from "./deadline.ts";
+import { Doubts } from "./doubts.ts";
 import { SingleFlight } from "./single-flight.ts";
 import type { KeptOutcome, Stamp } from "./scanner.ts";
 
-/** What a service said of one canary: a verdict under a tag, that it failed, or (`unreachable`) nothing. */
-export type CanaryAnswer =
-  | { readonly outcome: "infected" | "unscannable" | "modified" | "clean"; readonly tag: string }
-  | { readonly outcome: "failed" | "unreachable"; readonly why: string };
+export type { CanaryAnswer };
+
+/**
+ * - `starting`: no canary has come back yet, under this tag.
+ * - `up`: it is used.
+ * - `suspended`: its canaries pass, but too many scans failed; it is left alone for a while.
+ * - `probed`: the canaries which may end a suspension, or its being down, are under way.
+ * - `down`: it does not answer, or not with verdicts.
+ * - `broken`: it answered a canary wrongly.
+ */
+export type ProofState = "starting" | "up" | "suspended" | "probed" | "down" | "broken";
 
 export interface ProofOptions {
   /** As logs and readiness name the service. */
@@ -20,91 +29,92 @@ export interface ProofOptions {
   /** Milliseconds that all canaries of one proof may take. */
   readonly timeout: number;
   /** May reject; that is `unreachable`. */
-  readonly send: (bytes: Buffer, signal: AbortSignal) => Promise<CanaryAnswer>;
+  readonly send: (canary: Canary, signal: AbortSignal) => Promise<CanaryAnswer>;
+  /** It has just passed under this tag, again or for the first time. */
+  readonly passed?: (tag: string) => void;
   readonly log: ProofLog;
   readonly clock: () => number;
 }
 
 export interface ProofLog {
   proven(service: string, tag: string): void;
-  unproven(service: string, state: "broken" | "down", why: string): void;
+  unproven(service: string, state: "broken" | "down" | "suspended", why: string): void;
   /** A canary that is not required is missed, or is caught again. */
   missed(service: string, kind: CanaryKind, missed: boolean, advice: string): void;
 }
 
-/** Missing one of these is told, not punished, unless the service is set to require it. */
-const ADVISORY: readonly CanaryKind[] = ["expand", "encrypted"];
-
-const ADVICE: Record<CanaryKind, string> = {
-  plain:
-    "it let the plain EICAR test file pass, so it scans nothing: the antivirus engine behind it is probably not running or was started after it (restart the ICAP server once the engine answers)",
-  zip: "it let EICAR in a zip pass: switch the scanning of archives on (c-icap: ARCHIVE among virus_scan.ScanFileTypes, or force=on in the service URL)",
-  pdf: "it let EICAR embedded in a PDF pass: it does not scan all types (c-icap: add force=on to the service URL, or all types to virus_scan.ScanFileTypes)",
-  expand:
-    "it says clean of an archive that unpacks to more than it looks at (ClamAV: set AlertExceedsMax yes); what lies behind its limit is not scanned",
-  encrypted: "it says clean of an encrypted archive (ClamAV: set AlertEncrypted yes); what is inside is not scanned",
-};
-
 /** After a failure the next try comes sooner: seconds, not a whole interval. */
 const FIRST_RETRY = 1_000;
 const MAX_RETRY = 15_000;
-/** Advisory canaries may keep an engine busy for seconds, so they go out once for each tag, and then seldom. */
-const ADVICE_INTERVAL = 3_600_000;
-/** Windows of doubt that are kept apart; older ones are joined into one. */
-const MAX_WINDOWS = 32;
+/** Milliseconds of silence after which a service that kept scans waiting counts as hung; one that is merely busy answers something. */
+const SILENCE = 10_000;
 
-/** A time between a pass and the failure after it, and the verdicts that the failure makes doubtful. */
-interface Doubt {
-  readonly of: KeptOutcome;
-  readonly from: number;
-  readonly until: number;
-}
-
-const LOOK_AT_ENGINE = "look whether the antivirus engine behind it runs, and into its log";
-
-/** A proof that holds. Each is an object of its own: whoever compares it before and after knows that nothing came between. */
+/**
+ * A proof that holds. Each is an object of its own: a verdict counts only if the standing under which it was asked for still holds when it
+ * comes, so that nothing that was found out in between can be missed.
+ */
 export interface Standing {
   readonly tag: string;
+  /** Aborted when it holds no longer, so that nobody waits for answers which can't count any more. */
+  readonly lost: AbortSignal;
 }
 
 /**
  * The standing of one service. Invariant: `standing` is set only while every required canary was caught under its tag, a harmless file
- * passed, nothing has been answered under another tag since, and no canary failed since.
+ * passed, nothing has been answered under another tag since, no canary failed since, and it is not suspended.
  */
 export class Proof implements Disposable {
   readonly #options: ProofOptions;
   readonly #runs = new SingleFlight<void>();
-  readonly #advice = new SingleFlight<void>();
-  #standing: Standing | undefined;
-  #trouble: { readonly kind: "starting" | "down" | "broken"; readonly why: string } = {
+  readonly #advisory: AdvisoryCanaries;
+  readonly #doubts = new Doubts();
+  #standing: { readonly tag: string; readonly lost: AbortSignal; readonly lose: AbortController } | undefined;
+  #trouble: { readonly kind: Exclude<ProofState, "up" | "probed">; readonly why: string } = {
     kind: "starting",
     why: "its first canaries are not back yet",
   };
   #lastPass = Number.NEGATIVE_INFINITY;
   #lastRun = Number.NEGATIVE_INFINITY;
   #failures = 0;
-  #doubts: Doubt[] = [];
   /** What is doubted already of the time since the last pass. */
   readonly #doubted = new Set<KeptOutcome>();
   /** When the last standing was lost; before there was any, the start. */
   #lostAt: number;
   /** Tags that scans met while a run was under way. */
   readonly #seenTags = new Set<string>();
-  /** Outlives the standing of a service that is merely down. */
+  /** Outlives the standing of a service that is merely down, or suspended. */
   #upheldTag: string | undefined;
-  readonly #missed = new Map<CanaryKind, string>();
-  #advised: { readonly tag: string; readonly at: number } | undefined;
+  /** It kept scans waiting, and has not passed since. */
+  #stuck = false;
+  /** Ends a run of a stuck service that has been silent for too long. */
+  #silence: Deadline | undefined;
+  /** Its end is the end of a suspension; none is under way while it is undefined. */
+  #pause: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #running = false;
   readonly #stop = new AbortController();
 
   constructor(options: ProofOptions) {
     this.#options = options;
     this.#lostAt = options.clock();
+    this.#advisory = new AdvisoryCanaries({ ...options, send: (canary) => this.#sendAdvisory(canary) });
   }
 
   /** Under which verdicts count now. */
   get standing(): Standing | undefined {
     return this.#standing;
+  }
+
+  get state(): ProofState {
+    if (this.#standing !== undefined) return "up";
+    const { kind } = this.#trouble;
+    const probed = this.#running && this.#pause === undefined && (kind === "suspended" || kind === "down");
+    return probed ? "probed" : kind;
+  }
+
+  /** It stands, but better ones should be asked first. */
+  get stuck(): boolean {
+    return this.#stuck;
   }
 
   /** Why the service is not used; undefined while it is. */
@@ -113,7 +123,7 @@ export class Proof implements Disposable {
   }
 
   get warnings(): readonly string[] {
-    return [...this.#missed.values()];
+    return this.#advisory.warnings;
   }
 
   /** Whether such a verdict, given under this stamp, counts. A service that is merely down keeps what it said before. */
@@ -122,8 +132,8 @@ export class Proof implements Disposable {
   }
 
   /** Whether it was given at a time when this service, as was found out later, may not have worked. */
-  doubts({ at }: Stamp, outcome: KeptOutcome): boolean {
-    return this.#doubts.some(({ of, from, until }) => of === outcome && at >= from && at <= until);
+  doubts(stamp: Stamp, outcome: KeptOutcome): boolean {
+    return this.#doubts.holds(stamp, outcome);
   }
 
   /** Another tag was seen: what was said under the old one counts no more, and nothing under the new one counts yet. */
@@ -142,18 +152,44 @@ export class Proof implements Disposable {
     this.#schedule(FIRST_RETRY);
   }
 
+  /** Too many scans failed: it is not used until it passes its canaries after so many milliseconds, or is needed (`renew`). */
+  suspend(milliseconds: number, why: string): void {
+    if (this.#standing === undefined || this.#stop.signal.aborted) return;
+    clearTimeout(this.#timer);
+    this.#pause = setTimeout(() => this.#resume(), milliseconds).unref();
+    this.#lose({ kind: "suspended", why });
+    this.#options.log.unproven(this.#options.name, "suspended", why);
+  }
+
   /** Something about it is odd; the next proof comes soon. */
   suspect(): void {
-    if (this.#options.clock() - this.#lastRun > FIRST_RETRY) this.#schedule(0);
+    const wait = Math.max(0, FIRST_RETRY - (this.#options.clock() - this.#lastRun));
+    if (!this.#running && this.#standing !== undefined) this.#schedule(Math.min(wait, this.#options.interval));
+  }
+
+  /** It keeps scans waiting that another one answers. If it then is silent to its canaries as well, it is down sooner than by their timeout. */
+  keptWaiting(): void {
+    if (this.#stuck) return;
+    this.#stuck = true;
+    this.answered();
+    this.suspect();
+  }
+
+  /** A sign of life: it answered something. */
+  answered(): void {
+    if (this.#stuck) this.#silence?.extend(this.#silenceLimit, unanswered);
   }
 
   /**
-   * Resolves once the proof is as good as it can be had now: joins a run, or starts one unless the last has only just failed.
+   * Resolves once the proof is as good as it can be had now: joins a run, or starts one unless the last has only just failed. `needed`: there
+   * is nobody else, so that a suspension is over.
    * @throws the signal's reason.
    */
-  async renew(signal: AbortSignal): Promise<void> {
+  async renew(signal: AbortSignal, { needed = false }: { readonly needed?: boolean } = {}): Promise<void> {
+    if (this.#pause !== undefined && !needed) return;
+    this.#endPause();
     const justFailed = this.#failures > 0 && this.#options.clock() - this.#lastRun < FIRST_RETRY;
-    if (this.#runs.size === 0 && justFailed) return;
+    if (!this.#running && justFailed) return;
     await waitFor(this.prove(), signal);
   }
 
@@ -162,9 +198,11 @@ export class Proof implements Disposable {
     if (this.#stop.signal.aborted) return Promise.resolve();
     return this.#runs.join("", async () => {
       clearTimeout(this.#timer);
+      this.#running = true;
       try {
         await this.#run();
       } finally {
+        this.#running = false;
         this.#lastRun = this.#options.clock();
         const retry = Math.min(FIRST_RETRY * 2 ** Math.min(this.#failures, 10), MAX_RETRY);
         this.#schedule(this.#standing === undefined ? Math.min(retry, this.#options.interval) : this.#options.interval);
@@ -173,58 +211,45 @@ export class Proof implements Disposable {
   }
 
   async #run(): Promise<void> {
-    const { required, clock } = this.#options;
+    const { required, timeout, clock } = this.#options;
     const begun = clock();
-    const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(this.#options.timeout)]);
-    const tags = new Set<string>();
-    const found: { failure?: string; complaint?: string; unreachable?: string } = {};
+    using time = new Deadline(timeout, unanswered, this.#stop.signal);
+    using silence = new Deadline(this.#silenceLimit, unanswered, time.signal);
+    if (!this.#stuck) silence.lift();
+    this.#silence = silence;
     this.#seenTags.clear();
-    // All of them, whatever the first ones came to: an engine that fails at one may acquit the next.
-    for (const kind of ["harmless", ...required] as const) {
-      const answer = await this.#send(kind === "harmless" ? harmless() : buildCanary(kind).bytes, signal);
-      if (this.#stop.signal.aborted) return;
-      if ("why" in answer) {
-        found[answer.outcome === "failed" ? "failure" : "unreachable"] ??= answer.why;
-        if (answer.outcome === "unreachable") break;
-        continue;
+    const result = await runCanaries(required, (canary) => this.#send(canary, silence.signal));
+    if (this.#stop.signal.aborted) return;
+    switch (result.kind) {
+      case "broken":
+        return this.#doubt(result.doubts, "broken", result.why);
+      case "failed":
+        return this.#doubt(result.doubts, "down", result.why);
+      case "unreachable":
+        return this.#fail("down", result.why);
+      case "passed": {
+        const [tag] = result.tags;
+        if (tag !== undefined && result.tags.size === 1 && [...this.#seenTags].every((seen) => seen === tag)) return this.#pass(tag, begun);
+        this.#upheldTag = undefined;
+        return this.#fail("down", "its ISTag changed while its canaries were sent");
       }
-      const complaint = this.#complaint(kind, answer.outcome);
-      if (complaint !== undefined && kind !== "harmless") {
-        return this.#doubt(found.complaint === undefined ? ["clean"] : ["clean", "infected"], "broken", complaint);
-      }
-      if (complaint !== undefined) found.complaint = complaint;
-      tags.add(answer.tag);
     }
-    if (found.complaint !== undefined) return this.#doubt(["clean", "infected"], "broken", found.complaint);
-    if (found.failure !== undefined) {
-      return this.#doubt(["clean"], "down", `it could not scan its canaries (${found.failure}): ${LOOK_AT_ENGINE}`);
-    }
-    if (found.unreachable !== undefined) return this.#fail("down", found.unreachable);
-    const [tag] = tags;
-    if (tag === undefined || tags.size > 1 || [...this.#seenTags].some((seen) => seen !== tag)) {
-      this.#upheldTag = undefined;
-      return this.#fail("down", "its ISTag changed while its canaries were sent");
-    }
-    this.#pass(tag, begun);
-    const advisedLately = this.#advised?.tag === tag && clock() - this.#advised.at < ADVICE_INTERVAL;
-    // Nobody waits for these.
-    if (!advisedLately) void this.#advice.join("", () => this.#advise(tag)).result;
   }
 
-  /** What is wrong with this answer; what a service without canaries (DLP) says of a harmless file is its own affair. */
-  #complaint(kind: CanaryKind | "harmless", outcome: Outcome): string | undefined {
-    if (kind !== "harmless") return caught(kind, outcome) ? undefined : complaintAbout(kind, outcome);
-    if (outcome === "clean" || this.#options.required.length === 0) return undefined;
-    return `it answered "${outcome}" to a harmless text file, so its verdicts mean nothing`;
-  }
-
-  async #send(bytes: Buffer, signal: AbortSignal): Promise<CanaryAnswer> {
+  async #send(canary: Canary, signal: AbortSignal): Promise<CanaryAnswer> {
     try {
-      return await this.#options.send(bytes, signal);
+      const answer = await this.#options.send(canary, signal);
+      this.answered();
+      return answer;
     } catch (error) {
-      const why = signal.aborted ? "its canaries were not answered in time" : error instanceof Error ? error.message : String(error);
+      const why = signal.aborted ? unanswered().message : error instanceof Error ? error.message : String(error);
       return { outcome: "unreachable", why };
     }
+  }
+
+  async #sendAdvisory(canary: Canary): Promise<CanaryAnswer> {
+    using time = new Deadline(this.#options.timeout, unanswered, this.#stop.signal);
+    return await this.#send(canary, time.signal);
   }
 
   #pass(tag: string, begun: number): void {
@@ -232,8 +257,19 @@ export class Proof implements Disposable {
     this.#doubted.clear();
     this.#lastPass = begun;
     this.#upheldTag = tag;
-    if (this.#standing?.tag === tag) return;
-    this.#standing = { tag };
+    // Canaries are not what it fails at.
+    if (this.#pause !== undefined) return;
+    this.#stuck = false;
+    if (this.#standing?.tag !== tag) this.#stand(tag);
+    this.#options.passed?.(tag);
+    // Nobody waits for these.
+    void this.#advisory.run(tag);
+  }
+
+  #stand(tag: string): void {
+    this.#standing?.lose.abort(new StandingLost(this.#options.name));
+    const lose = new AbortController();
+    this.#standing = { tag, lost: lose.signal, lose };
     this.#options.log.proven(this.#options.name, tag);
   }
 
@@ -244,17 +280,9 @@ export class Proof implements Disposable {
       // What it says while it has no standing counts nowhere, so there is one window for each standing that was lost.
       if (this.#doubted.has(of)) continue;
       this.#doubted.add(of);
-      this.#doubts.push({ of, from: this.#lastPass, until });
-      this.#joinOldDoubts(of);
+      this.#doubts.add(of, this.#lastPass, until);
     }
     this.#fail(kind, why);
-  }
-
-  #joinOldDoubts(of: KeptOutcome): void {
-    const [first, second, ...rest] = this.#doubts.filter((doubt) => doubt.of === of);
-    if (first === undefined || second === undefined || rest.length < MAX_WINDOWS) return;
-    const joined = { of, from: Math.min(first.from, second.from), until: second.until };
-    this.#doubts = [joined, ...this.#doubts.filter((doubt) => doubt !== first && doubt !== second)];
   }
 
   #fail(kind: "broken" | "down", why: string): void {
@@ -264,52 +292,46 @@ export class Proof implements Disposable {
     if (!known) this.#options.log.unproven(this.#options.name, kind, why);
   }
 
-  #lose(trouble: { readonly kind: "starting" | "down" | "broken"; readonly why: string }): void {
-    if (this.#standing !== undefined) this.#lostAt = this.#options.clock();
+  #lose(trouble: { readonly kind: Exclude<ProofState, "up" | "probed">; readonly why: string }): void {
+    const lost = this.#standing;
+    if (lost !== undefined) this.#lostAt = this.#options.clock();
     this.#standing = undefined;
     this.#trouble = trouble;
+    lost?.lose.abort(new StandingLost(trouble.why));
   }
 
-  async #advise(tag: string): Promise<void> {
-    const { required, log, name, timeout, clock } = this.#options;
-    const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(timeout)]);
-    for (const kind of ADVISORY) {
-      if (required.includes(kind) || required.length === 0) continue;
-      const answer = await this.#send(buildCanary(kind).bytes, signal);
-      if ("why" in answer) return;
-      const missed = !caught(kind, answer.outcome);
-      if (missed !== this.#missed.has(kind)) log.missed(name, kind, missed, ADVICE[kind]);
-      if (missed) this.#missed.set(kind, `${name}: ${ADVICE[kind]}`);
-      else this.#missed.delete(kind);
-    }
-    this.#advised = { tag, at: clock() };
+  get #silenceLimit(): number {
+    return Math.min(SILENCE, this.#options.timeout);
+  }
+
+  #resume(): void {
+    this.#endPause();
+    void this.prove();
+  }
+
+  #endPause(): void {
+    clearTimeout(this.#pause);
+    this.#pause = undefined;
   }
 
   #schedule(delay: number): void {
     clearTimeout(this.#timer);
-    if (this.#stop.signal.aborted) return;
-    this.#timer = setTimeout(() => void this.prove(), delay);
-    this.#timer.unref();
+    if (this.#stop.signal.aborted || this.#pause !== undefined) return;
+    this.#timer = setTimeout(() => void this.prove(), delay).unref();
   }
 
   [Symbol.dispose](): void {
     this.#stop.abort(new Error("shutting down"));
     clearTimeout(this.#timer);
+    this.#endPause();
   }
 }
 
-type Outcome = Extract<CanaryAnswer, { tag: string }>["outcome"];
-
-/** What a scanner can't look into is as good as caught where just that is the question; EICAR in the open must be named. */
-function caught(kind: CanaryKind, outcome: Outcome): boolean {
-  return outcome === "infected" || (outcome === "unscannable" && ADVISORY.includes(kind));
+/** Why a scan ended that was under way when the standing was lost. */
+class StandingLost extends Error {
+  override readonly name = "StandingLost";
 }
 
-function complaintAbout(kind: CanaryKind, outcome: Outcome): string {
-  return outcome === "clean" ? ADVICE[kind] : `it answered "${outcome}" to the ${kind} EICAR test file instead of reporting it as infected`;
-}
-
-/** Another one each time, so that no answer comes from a cache of hashes. */
-function harmless(): Buffer {
-  return Buffer.from(`A harmless text file: ${randomUUID()}\n`);
+function unanswered(): Error {
+  return new Error("its canaries were not answered in time");
 }

@@ -3,6 +3,7 @@ import type { Attachment } from "../crypto/attachment.ts";
 import type { Credentials, MediaVariant, Mxc } from "../media/source.ts";
 import type { RequestVerdict, VerdictOrigin } from "../observability/metrics.ts";
 import type { Client } from "./admission.ts";
+import type { ScanContext } from "./scanner.ts";
 
 export interface MediaRequest {
   readonly mxc: Mxc;
@@ -13,6 +14,10 @@ export interface MediaRequest {
   /** `head` is `bytes` without the bytes: their size and headers, after the same checks. */
   readonly want: "bytes" | "head" | "verdict";
   readonly client: Client;
+  /** The client's address as seen through trusted proxies; empty when it can't be told. */
+  readonly address: string;
+  /** Who asks, where a scanner is to be told. */
+  readonly context?: ScanContext;
   /** Aborts when the client has gone. The scan goes on all the same. */
   readonly signal: AbortSignal;
   /** Filled in on the way, for the log. */

@@ -8,7 +8,7 @@ import { Line } from "./line.ts";
 import { runChild, type ChildEnd } from "./child-process.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import { PrivateDirectory, removeLeftovers, removeTree, type PrivateFile } from "./private-directory.ts";
-import type { Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
+import type { Identity, Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 import { ScriptFile, type ScriptState } from "./script-file.ts";
 
 export interface ScriptLog {
@@ -43,6 +43,8 @@ export class ScriptScanner implements Scanner {
   readonly name = "script";
   readonly policy: string;
   readonly needsType = false;
+  readonly required = true;
+  readonly identities: readonly Identity[] = [];
   readonly capacity: number;
   readonly #options: ScriptScannerOptions;
   readonly #now: () => number;

@@ -23,7 +23,10 @@ export function assertSecret(secret: Buffer): void {
   if (secret.length < MIN_SECRET_BYTES) throw new RangeError(`the secret must have at least ${MIN_SECRET_BYTES} bytes`);
 }
 
-/** Every key is a keyed digest in base64url, 43 characters. Instances that share verdicts share the secret. */
+/**
+ * Every key is a keyed digest in base64url, 43 characters. Instances that share verdicts share the secret. Verdicts that hold for one `audience`
+ * alone have keys of their own; the empty one is everybody.
+ */
 export class VerdictKeys {
   readonly #secret: Buffer;
 
@@ -34,21 +37,25 @@ export class VerdictKeys {
   }
 
   /** Plain media as it was asked for; `variant` says which of its forms (download, or a thumbnail and its parameters). */
-  plainSource(mxc: { readonly serverName: string; readonly mediaId: string }, variant: readonly string[]): string {
-    return this.#key("plain source", [mxc.serverName, mxc.mediaId, ...variant]);
+  plainSource(mxc: { readonly serverName: string; readonly mediaId: string }, variant: readonly string[], audience = ""): string {
+    return this.#key("plain source", [mxc.serverName, mxc.mediaId, ...variant], audience);
   }
 
   /** Encrypted media: SHA-256 of the ciphertext, key and IV. All three, for the bytes that come out depend on each. */
-  encryptedSource(attachment: { readonly sha256: Buffer; readonly key: Buffer; readonly iv: Buffer }): string {
-    return this.#key("encrypted source", [attachment.sha256, attachment.key, attachment.iv]);
+  encryptedSource(attachment: { readonly sha256: Buffer; readonly key: Buffer; readonly iv: Buffer }, audience = ""): string {
+    return this.#key("encrypted source", [attachment.sha256, attachment.key, attachment.iv], audience);
   }
 
   /** Decrypted bytes, by their SHA-256, under a policy: a verdict holds for these bytes under this policy alone. */
-  content(sha256: Buffer, policy: string): string {
-    return this.#key("content", [sha256, policy]);
+  content(sha256: Buffer, policy: string, audience = ""): string {
+    return this.#key("content", [sha256, policy], audience);
   }
 
-  #key(purpose: string, parts: readonly (string | Buffer)[]): string {
-    return keyedDigest(this.#secret, purpose, parts).toString("base64url");
+  #key(purpose: string, parts: readonly (string | Buffer)[], audience: string): string {
+    const digest =
+      audience === ""
+        ? keyedDigest(this.#secret, purpose, parts)
+        : keyedDigest(this.#secret, `${purpose} for an audience`, [audience, ...parts]);
+    return digest.toString("base64url");
   }
 }

@@ -7,6 +7,19 @@ import { ConfigError, loadConfig } from "../../src/config/load.ts";
 const FIXTURES = new URL("../fixtures/config/", import.meta.url).pathname;
 const ONE_SERVICE = "icap: [{ name: av, urls: ['icap://127.0.0.1/virus_scan'] }]\n";
 
+function service(keys: string, url = "icap://127.0.0.1/x"): string {
+  return `icap: [{ name: av, urls: ["${url}"], ${keys} }]\n`;
+}
+
+async function file(name: string, text: string): Promise<string> {
+  await writeFile(join(directory, name), text);
+  return join(directory, name);
+}
+
+function pem(what: string): string {
+  return `-----BEGIN ${what}-----\n`;
+}
+
 let directory: string;
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "mig-config-"));
@@ -113,6 +126,28 @@ describe("what is wrong", () => {
       `${ONE_SERVICE}result_cache: { redis: { url: "redis://h", password_path: /nowhere/at/all } }`,
       /^2:59: result_cache\.redis\.password_path: the file is not there$/,
     ],
+    ["TLS for what has none", service("tls: { min_version: TLSv1.3 }"), /icap\[0\]\.tls: is for icaps:\/\/ alone/],
+    ["a certificate without its key", service("tls: { cert_path: /c }", "icaps://h/x"), /tls\.cert_path: needs key_path beside it$/],
+    ["a key without its certificate", service("tls: { key_path: /k }", "icaps://h/x"), /tls\.key_path: needs cert_path beside it$/],
+    ["TLS of long ago", service("tls: { min_version: TLSv1.1 }", "icaps://h/x"), /min_version: must be one of TLSv1\.2, TLSv1\.3$/],
+    ["authorities that are not there", service("tls: { ca_path: /no/where }", "icaps://h/x"), /tls\.ca_path: the file is not there$/],
+    [
+      "authorities that are something else",
+      service("tls: { ca_path: /proc/version }", "icaps://h/x"),
+      /ca_path: the file holds nothing in PEM/,
+    ],
+    ["a name without its password", service("username: x"), /icap\[0\]\.username: needs password_path beside it$/],
+    ["a password without its name", service("password_path: /p"), /icap\[0\]\.password_path: needs username beside it$/],
+    ["a name that would end early", service("username: 'a:b', password_path: /p"), /icap\[0\]\.username: must not hold a colon$/],
+    [
+      "a password of two lines",
+      service("username: a, password_path: /proc/self/status"),
+      /password_path: the file holds more than one line$/,
+    ],
+    ["a form that names nobody", service("context: { user_format: Local }"), /user_format: must hold \{user\} or \{localpart\}$/],
+    ["a form with an unknown part", service("context: { user_format: '{user}{ip}' }"), /user_format: may hold \{user\}, \{localpart\} and/],
+    ["a vendor nobody knows", service("profile: acme"), /icap\[0\]\.profile: must be one of auto, c-icap, /],
+    ["nobody who decides", service("required: false"), /^1:7: icap: none of the services is required/],
   ])("%s", async (_, text, complaint) => {
     expect(await complaints(text)).toEqual([expect.stringMatching(complaint)]);
   });
@@ -196,6 +231,25 @@ describe("what works", () => {
     });
   });
 
+  it("reads a service's password, certificates and key from their files", async () => {
+    const tls = {
+      ca_path: await file("ca", pem("CA")),
+      cert_path: await file("cert", pem("CERTIFICATE")),
+      key_path: await file("key", pem("KEY")),
+    };
+    const keys = `tls: ${JSON.stringify(tls)}, username: gateway, password_path: ${await file("password", "hunter2\n")}`;
+
+    const { config, warnings } = await load(service(keys, "icaps://scanner.example.com/x"));
+
+    expect(warnings).toEqual([]);
+    expect(config.icap).toMatchObject([
+      {
+        password: "hunter2",
+        tls: { ca: pem("CA"), cert: pem("CERTIFICATE"), key: pem("KEY"), min_version: "TLSv1.2" },
+      },
+    ]);
+  });
+
   it("takes sections whose keys are all commented out, anchors, and a byte order mark", async () => {
     const { config } = await load(`\uFEFFscan:\ndownload:\nweb: { trusted_proxies: &proxies [10.0.0.0/8] }\n${ONE_SERVICE}`);
 
@@ -216,6 +270,8 @@ describe("what works", () => {
       /^1:27: icap\[0\]\.urls\[0\]: files travel .* in the clear/,
     ],
     ["a service that proves nothing", "icap: [{ name: dlp, urls: ['icap://[::1]/x'], canary: [] }]", /icap\[0\]\.canary: nobody checks/],
+    ["a preview that is believed", service("preview: trusted"), /icap\[0\]\.preview: this service may pass a file of which/],
+    ["lists that are believed", service("transfer_lists: trusted"), /icap\[0\]\.transfer_lists: files whose detected type/],
     ["blocking nothing when scanners fail", `${ONE_SERVICE}scan: { on_unavailable: allow }`, /scan\.on_unavailable: files pass unscanned/],
     ["blocking nothing that can't be scanned", `${ONE_SERVICE}scan: { on_unscannable: allow }`, /scan\.on_unscannable: files pass/],
     ["allowing no type", `${ONE_SERVICE}scan: { allowed_mimetypes: [] }`, /scan\.allowed_mimetypes: is empty: every file is blocked/],

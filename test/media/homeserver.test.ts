@@ -311,3 +311,53 @@ describe("the configuration", () => {
     expect(() => connect({ proxy: "socks5://127.0.0.1:1080" })).toThrow(TypeError);
   });
 });
+
+describe("whose token it is", () => {
+  it("is what the configured homeserver says", async () => {
+    expect(await homeserver.whoami(ALICE, signal())).toBe(`@alice:${fake.serverName}`);
+    expect(paths()).toEqual(["/_matrix/client/v3/account/whoami"]);
+    expect(lastHeaders()).toMatchObject({ authorization: "Bearer alice" });
+  });
+
+  it("is nobody's without a token, and without a homeserver that would see it", async () => {
+    expect(await homeserver.whoami(NOBODY, signal())).toBeUndefined();
+    await using strangers = new Homeserver({ additionalHeaders: {}, maxDecodedSize: 1 });
+    expect(await strangers.whoami(ALICE, signal())).toBeUndefined();
+    expect(paths()).toEqual([]);
+  });
+
+  it("is an error when the homeserver does not know it", async () => {
+    await expect(homeserver.whoami({ ...ALICE, authorization: "Bearer old" }, signal())).rejects.toMatchObject({ code: "unknown_token" });
+  });
+
+  it.each([
+    ["no user", {}],
+    ["a user that is none", { user_id: "alice" }],
+    ["a name with line ends", { user_id: "@alice\r\nX-Client-IP: 1:example.org" }],
+    ["a name without end", { user_id: `@${"a".repeat(300)}:example.org` }],
+    ["a number", { user_id: 7 }],
+    ["something else altogether", "@alice:example.org"],
+    ["an answer without end", { user_id: "@alice:example.org", more: "x".repeat(100_000) }],
+  ])("is an error when the homeserver says %s", async (_, answer) => {
+    fake.whoami = () => answer;
+    await expect(homeserver.whoami(ALICE, signal())).rejects.toMatchObject({ code: "homeserver_failed" });
+  });
+
+  it("is not asked of anybody else", async () => {
+    await using other = await FakeHomeserver.start();
+    other.addToken("alice");
+    fake.behaviour = { redirectTo: `${other.url}/_matrix/client/v3/account/whoami` };
+    await expect(homeserver.whoami(ALICE, signal())).rejects.toMatchObject({ code: expect.any(String) });
+    expect(other.requests.every(({ headers }) => headers.authorization === undefined)).toBe(true);
+  });
+});
+
+describe("where the homeserver is", () => {
+  it("is its address at the moment", async () => {
+    expect(await homeserver.address()).toBe("127.0.0.1");
+    await reconnect({ baseUrl: `http://localhost:${fake.port}` });
+    expect(["127.0.0.1", "::1"]).toContain(await homeserver.address());
+    await reconnect({ baseUrl: "http://no-such-host.invalid" });
+    expect(await homeserver.address()).toBeUndefined();
+  });
+});

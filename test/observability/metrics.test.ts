@@ -34,7 +34,16 @@ describe("metrics", () => {
     let ready = false;
     let queued = 0;
     metrics.observe({
-      scanners: () => [{ name: "antivirus", ready }],
+      scanners: () => [
+        {
+          name: "antivirus",
+          ready,
+          replicas: [
+            { url: "icap://one/x", state: ready ? "up" : "suspended", provenSize: 1024 },
+            { url: "icap://two/x", state: "broken", provenSize: undefined },
+          ],
+        },
+      ],
       requests: () => ({ active: 2, queued }),
       spool: () => ({ memory: 1, disk: 4096 }),
     });
@@ -42,6 +51,10 @@ describe("metrics", () => {
     expect(await samples(metrics)).toEqual(
       expect.arrayContaining([
         'mig_scanner_ready{scanner="antivirus"} 0',
+        'mig_replica_state{scanner="antivirus",replica="icap://one/x",state="suspended"} 1',
+        'mig_replica_state{scanner="antivirus",replica="icap://one/x",state="up"} 0',
+        'mig_replica_state{scanner="antivirus",replica="icap://two/x",state="broken"} 1',
+        'mig_replica_proven_size_bytes{scanner="antivirus",replica="icap://one/x"} 1024',
         'mig_requests{state="active"} 2',
         'mig_requests{state="queued"} 0',
         'mig_spool_bytes{place="disk"} 4096',

@@ -3,9 +3,13 @@ import { describe, expect, it } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
 import { encryptFile } from "../support/encrypted-file.ts";
 import { EICAR } from "../../src/scan/canary-samples.ts";
+import { FakeScanner } from "../support/fake-scanner.ts";
 import { startHarness, TOKEN } from "../support/harness.ts";
 
 const MEDIA = randomBytes(3 << 20);
+
+/** As seen from one address. */
+const context = (user: string | undefined) => ({ ...(user === undefined ? {} : { user }), clientAddress: "192.0.2.1" });
 
 describe("every request gets its own yes from the homeserver", () => {
   it("media fetched with a good token is refused to others: cached or not, small or large, bytes or verdict", async () => {
@@ -97,5 +101,49 @@ describe("every request gets its own yes from the homeserver", () => {
     expect((await gateway.get(`scan/${mxc}`, TOKEN)).json["clean"]).toBe(false);
     gateway.homeserver.addToken("bob");
     expect((await gateway.get(`scan/${mxc}`, "bob")).json["clean"]).toBeUndefined();
+  });
+});
+
+describe("scanners that are told who asks", () => {
+  it("what they said to one user is not another's: remembered or at once, small or large, plain or encrypted", async () => {
+    for (const bytes of [MEDIA.subarray(0, 100), MEDIA]) {
+      const scanner = new FakeScanner("dlp", { identities: ["user"] });
+      await using gateway = await startHarness({ scanners: [scanner, new FakeScanner("antivirus")], context });
+      gateway.homeserver.addToken("bob");
+      const mxc = gateway.put(bytes);
+      for (const token of [TOKEN, "bob", TOKEN, "bob"]) expect((await gateway.get(`download/${mxc}`, token)).body).toEqual(bytes);
+      expect(scanner.told).toEqual([{ user: TOKEN }, { user: "bob" }]);
+
+      const release = Promise.withResolvers<void>();
+      scanner.hold = release.promise;
+      const changed = Buffer.from(bytes).fill(7, 0, 10);
+      const other = gateway.put(changed);
+      const answers = [TOKEN, "bob", TOKEN, "bob"].map((token) => gateway.get(`scan/${other}`, token));
+      await expect.poll(() => scanner.begun).toBe(4);
+      release.resolve();
+      for (const answer of await Promise.all(answers)) expect(answer.json["clean"]).toBe(true);
+      expect(scanner.begun).toBe(4);
+
+      const file = await encryptFile(randomBytes(100));
+      const body = { file: file.file(gateway.put(file.ciphertext)) };
+      for (const token of [TOKEN, "bob", TOKEN, "bob"]) {
+        expect((await gateway.post("scan_encrypted", body, token)).json["clean"]).toBe(true);
+      }
+      expect(scanner.told.slice(4)).toEqual([{ user: TOKEN }, { user: "bob" }]);
+    }
+  });
+
+  it("they are told nothing else of who asks, and the others nothing at all", async () => {
+    const scanners = [
+      new FakeScanner("dlp", { identities: ["client_ip"] }),
+      new FakeScanner("antivirus"),
+      new FakeScanner("watcher", { required: false, identities: ["user"] }),
+    ] as const;
+    await using gateway = await startHarness({ scanners, context });
+    gateway.homeserver.addToken("bob");
+    const mxc = gateway.put(MEDIA);
+    // From one address, and what an advisory scanner is told divides nothing: one scan for both.
+    for (const token of [TOKEN, "bob"]) expect((await gateway.get(`download/${mxc}`, token)).status).toBe(200);
+    await expect.poll(() => scanners.map(({ told }) => told)).toEqual([[{ clientAddress: "192.0.2.1" }], [undefined], [{ user: TOKEN }]]);
   });
 });

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
+import { crc32 } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { buildCanary, type CanaryKind } from "../../src/scan/canary-samples.ts";
+import { buildCanary, CANARY_KINDS, type CanaryKind } from "../../src/scan/canary-samples.ts";
 import { machine } from "../support/peers/choose-machine.ts";
 import { type Clamd, EICAR_THREAT, startClamd } from "../support/peers/clamd.ts";
 
@@ -30,7 +31,7 @@ describe("a canary", () => {
     expect(sha256(bytes)).toBe(EICAR_SHA256);
   });
 
-  it.each<CanaryKind>(["zip", "pdf", "expand", "encrypted"])("%s differs each time, and only by its randomness", (kind) => {
+  it.each(CANARY_KINDS.filter((kind) => kind !== "plain"))("%s differs each time, and only by its randomness", (kind) => {
     expect(sha256(buildCanary(kind).bytes)).not.toBe(sha256(buildCanary(kind).bytes));
     expect(sha256(buildCanary(kind, sevens).bytes)).toBe(sha256(buildCanary(kind, sevens).bytes));
   });
@@ -39,6 +40,8 @@ describe("a canary", () => {
     ["plain", "text/plain", "txt"],
     ["zip", "application/zip", "zip"],
     ["pdf", "application/pdf", "pdf"],
+    ["png", "image/png", "png"],
+    ["trailing", "application/zip", "zip"],
     ["expand", "application/zip", "zip"],
     ["encrypted", "application/zip", "zip"],
   ])("%s is %s", (kind, mime, extension) => {
@@ -47,6 +50,7 @@ describe("a canary", () => {
 
   it("is never large", () => {
     expect(buildCanary("expand").bytes.length).toBeLessThan(700 * 1024);
+    expect(buildCanary("trailing").bytes.length).toBeLessThan(3_001_000);
   });
 });
 
@@ -54,6 +58,18 @@ describe("to Info-ZIP", () => {
   it("zip is sound and holds EICAR", async () => {
     expect(await unzip("zip", ["-t"])).toContain("No errors detected");
     expect(sha256(Buffer.from(await unzip("zip", ["-p"]), "latin1"))).toBe(EICAR_SHA256);
+  });
+
+  it("png is sound, although a picture stands before it, and holds EICAR", async () => {
+    expect(await unzip("png", ["-t"])).toContain("No errors detected");
+    expect(sha256(Buffer.from(await unzip("png", ["-p"]), "latin1"))).toBe(EICAR_SHA256);
+  });
+
+  it("trailing is sound and has EICAR behind 3 MB", async () => {
+    expect(await unzip("trailing", ["-t"])).toContain("No errors detected");
+    const files = (await unzip("trailing", ["-l"])).match(/^ *\d+ .*\.(bin|com)$/gm) ?? [];
+    expect(files.map((line) => Number.parseInt(line, 10))).toEqual([3_000_000, 68]);
+    expect(sha256(Buffer.from(await unzip("trailing", ["-p"], "*.com"), "latin1"))).toBe(EICAR_SHA256);
   });
 
   it("expand is sound, unpacks to 640 MiB in small files of different names, and has EICAR behind them", async () => {
@@ -93,6 +109,20 @@ describe("as a PDF", () => {
   });
 });
 
+describe("as a PNG", () => {
+  it("it is a whole picture, every chunk of which has the checksum that it says", () => {
+    const { bytes } = buildCanary("png");
+    expect(bytes.subarray(0, 8).toString("latin1")).toBe("\x89PNG\r\n\x1a\n");
+    const chunks: string[] = [];
+    for (let at = 8; chunks.at(-1) !== "IEND"; at += bytes.readUInt32BE(at) + 12) {
+      const checked = bytes.subarray(at + 4, at + 8 + bytes.readUInt32BE(at));
+      expect(bytes.readUInt32BE(at + 4 + checked.length)).toBe(crc32(checked));
+      chunks.push(checked.toString("latin1", 0, 4));
+    }
+    expect(chunks).toEqual(["IHDR", "IDAT", "IEND"]);
+  });
+});
+
 /** Without AlertExceedsMax and AlertEncrypted: what clamd has built in, and what Debian's package sets. */
 const DEFAULTS = {
   "clamd's own limits": { StreamMaxLength: "100M", MaxFileSize: "100M", MaxScanSize: "400M" },
@@ -112,7 +142,7 @@ describe.each(Object.entries(DEFAULTS))("to clamd with %s", (_, limits) => {
     await silent?.stop();
   });
 
-  it.each<CanaryKind>(["plain", "zip", "pdf"])("%s is EICAR", async (kind) => {
+  it.each<CanaryKind>(["plain", "zip", "pdf", "png", "trailing"])("%s is EICAR", async (kind) => {
     expect(await alerting.scan(buildCanary(kind).bytes)).toBe(`stream: ${EICAR_THREAT} FOUND`);
     expect(await silent.scan(buildCanary(kind).bytes)).toBe(`stream: ${EICAR_THREAT} FOUND`);
   });

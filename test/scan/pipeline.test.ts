@@ -170,6 +170,77 @@ describe("fail closed", () => {
   });
 });
 
+describe("several scanners", () => {
+  it("a slow one holds nobody else's reading back, and the request no longer than scan.timeout", async () => {
+    for (const bytes of [SMALL, LARGE]) {
+      const [quick, slow] = [new FakeScanner("quick"), new FakeScanner("slow")];
+      slow.slow = new Promise(() => undefined);
+      await using gateway = await startHarness({ scanners: [slow, quick], pipeline: { timeout: 1500 } });
+      const answer = gateway.get(`download/${gateway.put(bytes)}`, TOKEN);
+      await expect.poll(() => quick.scanned.length).toBe(1);
+      expect(quick.scanned[0]?.equals(bytes)).toBe(true);
+      expect((await answer).status).toBe(503);
+      expect(slow.cancelled).toBe(1);
+      await expectNothingSpooled(gateway);
+    }
+  });
+
+  it("one that says infected is not kept waiting for a slow one, which is cancelled", async () => {
+    const [quick, slow] = [new FakeScanner("quick"), new FakeScanner("slow")];
+    slow.slow = new Promise(() => undefined);
+    await using gateway = await startHarness({ scanners: [slow, quick] });
+    expect((await gateway.get(`download/${gateway.put(Buffer.concat([LARGE, EICAR]))}`, TOKEN)).status).toBe(403);
+    expect(slow.cancelled).toBe(1);
+    await expectNothingSpooled(gateway);
+  });
+
+  it("they read the media at the same time, from one download", async () => {
+    const scanners = [new FakeScanner("first"), new FakeScanner("second"), new FakeScanner("third")];
+    const release = Promise.withResolvers<void>();
+    for (const scanner of scanners) scanner.hold = release.promise;
+    await using gateway = await startHarness({ scanners });
+    const answer = gateway.get(`download/${gateway.put(LARGE)}`, TOKEN);
+    await expect.poll(() => scanners.map(({ begun }) => begun)).toEqual([1, 1, 1]);
+    release.resolve();
+    expect((await answer).body.equals(LARGE)).toBe(true);
+    expect(gateway.homeserver.requests).toHaveLength(1);
+  });
+});
+
+describe("media beyond what a scanner is proven to scan", () => {
+  it("is 503 whatever the operator lets pass, for all who ask at once, and is not remembered", async () => {
+    for (const bytes of [SMALL, LARGE]) {
+      const [proven, unproven] = [new FakeScanner("proven"), new FakeScanner("unproven")];
+      await using gateway = await startHarness({
+        scanners: [proven, unproven],
+        policy: { onUnavailable: "allow", onUnscannable: "allow" },
+      });
+      unproven.failure = new GatewayError("beyond_proof");
+      proven.failure = UNAVAILABLE;
+      const mxc = gateway.put(bytes);
+      const paths = [`download/${mxc}`, `scan/${mxc}`, `scan/${mxc}`];
+      for (const answer of await Promise.all(paths.map((path) => gateway.get(path, TOKEN)))) {
+        expect([answer.status, answer.json["reason"], answer.json["clean"]]).toEqual([503, "M_UNKNOWN", undefined]);
+        expect(answer.headers.has("retry-after")).toBe(true);
+      }
+      proven.failure = undefined;
+      expect((await gateway.get(`scan/${mxc}`, TOKEN)).status).toBe(503);
+      unproven.failure = undefined;
+      expect((await gateway.get(`scan/${mxc}`, TOKEN)).json["clean"]).toBe(true);
+      await expectNothingSpooled(gateway);
+    }
+  });
+
+  it("is infected all the same when another scanner says so", async () => {
+    const [proven, unproven] = [new FakeScanner("proven"), new FakeScanner("unproven")];
+    unproven.failure = new GatewayError("beyond_proof");
+    await using gateway = await startHarness({ scanners: [unproven, proven] });
+    const mxc = gateway.put(EICAR);
+    for (let round = 0; round < 2; round += 1) expect((await gateway.get(`scan/${mxc}`, TOKEN)).json["clean"]).toBe(false);
+    expect(proven.scanned).toHaveLength(1);
+  });
+});
+
 describe("a homeserver that misbehaves", () => {
   it("its errors are never taken for media", async () => {
     await using gateway = await startHarness();

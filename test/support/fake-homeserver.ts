@@ -118,6 +118,8 @@ export class FakeHomeserver implements AsyncDisposable {
   readonly requests: ReceivedRequest[] = [];
   /** Connections that ever came. */
   accepted = 0;
+  /** What it says of a token's user, whose name is the token. */
+  whoami: (userId: string) => unknown = (userId) => ({ user_id: userId, device_id: "DEVICE", is_guest: false });
   /** Applied to every media and path, before any media's own. */
   behaviour: Behaviour = {};
   /** Served at /.well-known/matrix/client as it is (a string) or as JSON; 404 if undefined. */
@@ -193,6 +195,7 @@ export class FakeHomeserver implements AsyncDisposable {
 
     const url = new URL(path, this.#url);
     if (url.pathname === "/.well-known/matrix/client") return this.#answerWellKnown(response);
+    if (url.pathname === "/_matrix/client/v3/account/whoami") return this.#answerWhoami(request, response);
     const [, api = "", endpoint, server = "", mediaId = ""] = MEDIA_PATH.exec(url.pathname) ?? [];
     const authenticated = api === "client/v1/media";
     const known = authenticated || (this.#options.unauthenticatedApis ?? ["v3", "r0"]).some((version) => api === `media/${version}`);
@@ -227,6 +230,13 @@ export class FakeHomeserver implements AsyncDisposable {
     if (this.wellKnown === undefined) return sendError(response, 404, "M_NOT_FOUND", "No well-known file");
     response.writeHead(200, { "content-type": "application/json" });
     response.end(typeof this.wellKnown === "string" ? this.wellKnown : JSON.stringify(this.wellKnown));
+  }
+
+  #answerWhoami({ headers }: IncomingMessage, response: ServerResponse): void {
+    const token = /^Bearer (.+)$/.exec(headers.authorization ?? "")?.[1];
+    if (!this.#acceptsToken(token, response)) return;
+    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
+    response.end(JSON.stringify(this.whoami(`@${token}:${this.serverName}`)));
   }
 
   #acceptsToken(token: string | undefined, response: ServerResponse): boolean {

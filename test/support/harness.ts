@@ -13,7 +13,10 @@ import { SpoolPool } from "../../src/media/spool.ts";
 import { Admission, type AdmissionOptions } from "../../src/scan/admission.ts";
 import { Pipeline, type PipelineOptions } from "../../src/scan/pipeline.ts";
 import { Policy, type PolicyOptions } from "../../src/scan/policy.ts";
-import type { Scanner } from "../../src/scan/scanner.ts";
+import type { AdviceOutcome } from "../../src/observability/metrics.ts";
+import type { PipelineEvents } from "../../src/scan/events.ts";
+import { identify } from "../../src/scan/identify.ts";
+import type { ScanContext, Scanner } from "../../src/scan/scanner.ts";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { MemoryVerdictStore } from "../../src/verdicts/memory.ts";
 import { FakeHomeserver } from "./fake-homeserver.ts";
@@ -25,6 +28,10 @@ export interface HarnessOptions {
   readonly admission?: Partial<AdmissionOptions>;
   readonly pipeline?: Partial<Pick<PipelineOptions, "wait" | "timeout" | "maxFileSize" | "liveScans" | "streams">>;
   readonly bodyIdle?: number;
+  /** Bytes of all spools together. */
+  readonly spool?: { readonly memory: number; readonly disk: number };
+  /** Whom the scanners are told of, by the token of the request. */
+  readonly context?: (token: string | undefined) => ScanContext;
 }
 
 export interface Answer {
@@ -41,6 +48,8 @@ export interface Harness extends AsyncDisposable {
   readonly verdicts: MemoryVerdictStore;
   readonly keys: RequestKeys;
   readonly reports: RequestReport[];
+  /** What came of asking advisory scanners. */
+  readonly advice: { readonly scanner: string; readonly outcome: AdviceOutcome; readonly detail: string | undefined }[];
   /** Spools that hold memory or disk at the moment. */
   spooled(): { memory: number; disk: number };
   /** Media on the homeserver that every valid token may read. */
@@ -58,7 +67,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   homeserver.addToken(TOKEN);
   const scanner = new FakeScanner();
   const keys = stack.adopt(await loadRequestKeys({ secretPath: join(directory, "secret") }), (loaded) => loaded.free());
-  const spools = stack.use(new SpoolPool({ memory: 64 << 20, disk: 1 << 30, inMemory: 1 << 20, directory }));
+  const spools = stack.use(new SpoolPool({ memory: 64 << 20, disk: 1 << 30, inMemory: 1 << 20, directory, ...options.spool }));
   const verdicts = stack.use(new MemoryVerdictStore({ maxEntries: 1000, ttl: { clean: 3_600_000, infected: 3_600_000 } }));
   const source = stack.use(
     new Homeserver({
@@ -68,14 +77,23 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       timeouts: { bodyIdle: options.bodyIdle ?? 10_000 },
     }),
   );
-  const events = { unscanned() {}, changed() {}, abandoned() {}, downloaded() {}, scanned() {} };
+  const advice: Harness["advice"] = [];
+  const events: PipelineEvents = {
+    unscanned() {},
+    changed() {},
+    abandoned() {},
+    downloaded() {},
+    scanned() {},
+    advised: (_request, scanner, outcome, detail) => advice.push({ scanner, outcome, detail }),
+  };
+  const scanners = options.scanners ?? [scanner];
   const pipeline = new Pipeline({
     source,
     spools,
     types: stack.use(createTypeDetector()),
     policy: new Policy(
-      options.scanners ?? [scanner],
-      { onUnavailable: "block", onUnscannable: "block", allowedTypes: undefined, blockedTypes: [], ...options.policy },
+      scanners,
+      { onUnavailable: "block", onUnscannable: "block", onModified: "block", allowedTypes: undefined, blockedTypes: [], ...options.policy },
       events,
     ),
     verdicts,
@@ -86,6 +104,10 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     maxFileSize: 200 << 20,
     wait: 10_000,
     sendsTokens: true,
+    identify: async (request, signal) => {
+      const token = request.credentials.authorization?.replace("Bearer ", "");
+      return options.context === undefined ? identify(request, scanners, source, signal) : options.context(token);
+    },
     timeout: 60_000,
     events,
     ...options.pipeline,
@@ -123,6 +145,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     verdicts,
     keys,
     reports,
+    advice,
     spooled: () => spools.usage(),
     put: (bytes, more = {}) => {
       const { serverName, mediaId } = homeserver.put(randomBytes(12).toString("hex"), { bytes, ...more });

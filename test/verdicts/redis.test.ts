@@ -1,8 +1,9 @@
 import { createHash, randomBytes } from "node:crypto";
 import { Redis } from "ioredis";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { RecordCodec, sourceToJson } from "../../src/verdicts/record-codec.ts";
+import { RedisRecords, type RedisRecordsOptions } from "../../src/verdicts/redis-records.ts";
 import { RedisVerdictStore, type RedisVerdictStoreOptions } from "../../src/verdicts/redis.ts";
 import type { SourceRecord, VerdictRecord } from "../../src/verdicts/store.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
@@ -47,24 +48,35 @@ afterEach(async () => {
 });
 
 /** A store as another instance would have it, connected. */
-async function storeOf(options: Partial<RedisVerdictStoreOptions> = {}): Promise<RedisVerdictStore> {
+async function storeOf(options: Options = {}): Promise<RedisVerdictStore> {
   const store = unconnected(options);
   await expect.poll(() => store.health().degraded, { timeout: 5000 }).toBe(false);
   return store;
 }
 
-function unconnected(options: Partial<RedisVerdictStoreOptions> = {}): RedisVerdictStore {
-  const store = new RedisVerdictStore({
+type Options = Partial<RedisRecordsOptions & Omit<RedisVerdictStoreOptions, "records">>;
+
+function recordsOf(options: Options = {}): RedisRecords {
+  const records = new RedisRecords({
     url: server.url,
     keyPrefix: "mig:",
     secret,
-    ttl: { clean: 60_000, infected: 60_000 },
-    maxEntries: 100,
     log: {
       info: (details, message) => logged.push({ level: "info", message, details }),
       warn: (details, message) => logged.push({ level: "warn", message, details }),
     },
     onDropped: () => (dropped += 1),
+    ...options,
+  });
+  onTestFinished(() => records[Symbol.dispose]());
+  return records;
+}
+
+function unconnected(options: Options = {}): RedisVerdictStore {
+  const store = new RedisVerdictStore({
+    records: recordsOf(options),
+    ttl: { clean: 60_000, infected: 60_000 },
+    maxEntries: 100,
     ...options,
   });
   stores.push(store);

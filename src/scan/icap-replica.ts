@@ -1,0 +1,322 @@
+/** One replica of an ICAP service: believed only under an ISTag that its canaries have passed, and up to the size that it is proven to scan. */
+import { IcapError, type IcapScanResult, IcapService, type IcapServiceOptions } from "../../icap/index.ts";
+import { GatewayError } from "../errors.ts";
+import type { CanaryKind } from "./canary-samples.ts";
+import { type ContextRules, contextFields, needsInclude } from "./context-fields.ts";
+import { type Description, describe } from "./description.ts";
+import { type CanaryAnswer, Proof, type ProofLog, type ProofState, type Standing } from "./proof.ts";
+import { SizeProof, type SizeProofLog, type SharedProofs } from "./proven-size.ts";
+import type { Patience } from "./replica-patience.ts";
+import { ReturnedBody } from "./returned-body.ts";
+import type { KeptOutcome, Replacement, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
+import { ASSUMED_SIZE } from "./size-search.ts";
+import { Suspension, type SuspensionRules } from "./suspension.ts";
+
+export interface ReplicaOptions {
+  /** As logs and readiness name it. */
+  readonly name: string;
+  readonly service: IcapServiceOptions;
+  readonly canaries: readonly CanaryKind[];
+  /** Milliseconds between proofs, and for one. */
+  readonly canaryInterval: number;
+  readonly canaryTimeout: number;
+  readonly suspend: SuspensionRules;
+  /** The profile's own by default. */
+  readonly describeType: boolean | undefined;
+  readonly context: ContextRules;
+  /** Of what is to be scanned, bytes; undefined where sizes are not to be proven. */
+  readonly proveSize:
+    | { readonly upTo: number; readonly shared: { readonly proofs: SharedProofs; readonly key: string } | undefined }
+    | undefined;
+  readonly log: ReplicaLog;
+  readonly clock: () => number;
+}
+
+export type ReplicaLog = ProofLog & SizeProofLog;
+
+/**
+ * What asking a replica came to.
+ * - `unproven`: its standing ended meanwhile, so that nothing it says counts; it may be asked again once it stands.
+ * - `failed`: it could not scan this.
+ * - `busy`: too many wait for it already.
+ * - `beyond`: larger than what it is proven to scan, `limit` bytes.
+ */
+export type ReplicaAnswer =
+  | { readonly kind: "verdict"; readonly verdict: ScanVerdict }
+  | { readonly kind: "unproven" | "failed" | "busy"; readonly why: string }
+  | { readonly kind: "beyond"; readonly limit: number };
+
+/** Milliseconds for one canary of a large size, and from one proof of the size to the next. */
+const SIZE_TIMEOUT = 300_000;
+const SIZE_INTERVAL = 6 * 3_600_000;
+
+/** It was there, and broke off or talked nonsense. */
+const ANSWERED_BADLY: ReadonlySet<string> = new Set(["closed_early", "protocol", "limit"]);
+
+export class Replica implements AsyncDisposable {
+  readonly describesType: boolean;
+  readonly #options: ReplicaOptions;
+  readonly #service: IcapService;
+  readonly #proof: Proof;
+  readonly #size: SizeProof | undefined;
+  readonly #suspension: Suspension;
+  /** When it last gave a verdict on media, by the clock. */
+  #lastVerdict = Number.NEGATIVE_INFINITY;
+
+  constructor(options: ReplicaOptions) {
+    const { name, canaries, proveSize, log, clock } = options;
+    this.#options = options;
+    this.#service = new IcapService(options.service);
+    this.#suspension = new Suspension(options.suspend);
+    this.describesType = options.describeType ?? this.#service.profile.wantsName;
+    if (proveSize !== undefined) {
+      const { upTo: maxSize, shared } = proveSize;
+      const known = { name, maxSize, timeout: SIZE_TIMEOUT, interval: SIZE_INTERVAL, log, clock };
+      this.#size = new SizeProof({
+        ...known,
+        ...(shared === undefined ? {} : { shared }),
+        send: (canary, signal) => this.#sendCanary({ body: () => canary.open(), size: canary.size, type: ZIP, priority: false, signal }),
+      });
+    }
+    this.#proof = new Proof({
+      name,
+      required: canaries,
+      interval: options.canaryInterval,
+      timeout: options.canaryTimeout,
+      send: async ({ bytes, type }, signal) => {
+        // Asked anew, so that a service which was replaced in the meantime is known by its new ISTag and limits.
+        await this.#service.options(signal, { fresh: true });
+        return this.#sendCanary({ body: () => once(bytes), size: bytes.length, type, priority: true, signal });
+      },
+      passed: (tag) => this.#size?.stands(tag),
+      log,
+      clock,
+    });
+  }
+
+  get url(): string {
+    return this.#service.url;
+  }
+
+  get standing(): Standing | undefined {
+    return this.#proof.standing;
+  }
+
+  get state(): ProofState {
+    return this.#proof.state;
+  }
+
+  /** Bytes; undefined while that is not known, or not asked. */
+  get provenSize(): number | undefined {
+    const tag = this.#proof.standing?.tag;
+    return tag === undefined ? undefined : this.#size?.size(tag);
+  }
+
+  /** Why it is not used, and what is wrong although it is. */
+  get problems(): readonly string[] {
+    const { problem, warnings } = this.#proof;
+    return [...(problem === undefined ? [] : [problem]), ...warnings, ...(this.#size?.warnings ?? [])];
+  }
+
+  /** Why it is not used. */
+  get problem(): string {
+    return this.#proof.problem ?? `${this.#options.name} failed`;
+  }
+
+  get capacity(): number {
+    return this.#service.capacity;
+  }
+
+  /** How busy it is, for its size; those that keep scans waiting come after all others. */
+  get load(): number {
+    const { busy, waiting } = this.#service.stats();
+    return (this.#proof.stuck ? STUCK : 0) + (busy + waiting) / this.capacity;
+  }
+
+  /** Whether a scan would be sent to it at once. */
+  get hasRoom(): boolean {
+    const { busy, waiting } = this.#service.stats();
+    return waiting === 0 && busy < this.capacity && !this.#proof.stuck;
+  }
+
+  prove(): Promise<void> {
+    return this.#proof.prove();
+  }
+
+  /** Resolves once its standing is as good as it can be had now. @throws the signal's reason. */
+  renew(signal: AbortSignal, options: { readonly needed: boolean }): Promise<void> {
+    return this.#proof.renew(signal, options);
+  }
+
+  upholds(stamp: Stamp, outcome: KeptOutcome): boolean {
+    return this.#proof.upholds(stamp, outcome);
+  }
+
+  doubts(stamp: Stamp, outcome: KeptOutcome): boolean {
+    return this.#proof.doubts(stamp, outcome) || (this.#size?.doubts(stamp, outcome) ?? false);
+  }
+
+  /** It scanned something. */
+  succeeded(): void {
+    this.#suspension.succeeded(this.#options.clock());
+  }
+
+  /** Another replica scanned what this one could not, so it was not the bytes' fault. */
+  outdone(why: string): void {
+    const pause = this.#suspension.failed(this.#options.clock());
+    if (pause === undefined) return;
+    const { failures, within } = this.#options.suspend;
+    this.#proof.suspend(
+      pause,
+      `${failures} scans failed within ${within / 1000} s, so it is left alone for ${pause / 1000} s; the last: ${why}`,
+    );
+  }
+
+  /** A scan waits for its answer; it is asked soon whether it is there at all. */
+  keepsWaiting(): void {
+    this.#proof.suspect();
+  }
+
+  /** A scan has waited for its answer since then (by the clock), and another replica's came first, although it was asked later. */
+  outrun(since: number): void {
+    this.#proof.keptWaiting();
+    // One that answers others meanwhile is slow, or busy, but works.
+    if (this.#lastVerdict < since) this.outdone("it did not answer in time");
+  }
+
+  /**
+   * Has it scan the subject. `patience` passes while it keeps the scan waiting.
+   * @throws whatever the subject throws; the signal's reason; GatewayError `shutting_down`.
+   */
+  async ask(subject: ScanSubject, patience: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
+    const { standing } = this.#proof;
+    if (standing === undefined) return { kind: "unproven", why: this.problem };
+    const either = AbortSignal.any([signal, standing.lost]);
+    await using returned = subject.replacement === undefined ? undefined : new ReturnedBody(subject.replacement);
+    try {
+      const before = await this.#beyond(subject.size, standing, either);
+      if (before !== undefined) return before;
+      const result = await this.#service.scan({
+        ...describe(this.describesType ? subject.type : undefined),
+        body: () => patience?.watch(subject.open()) ?? subject.open(),
+        size: subject.size,
+        fields: await this.#fields(subject, either),
+        ...(returned === undefined ? {} : { returned: (bytes) => returned.write(bytes) }),
+        signal: either,
+      });
+      // In the meantime a proof of its size may have come to another end.
+      const after = await this.#beyond(subject.size, standing, either);
+      return after ?? (await this.#judge(result, standing, returned));
+    } catch (error) {
+      signal.throwIfAborted();
+      if (standing.lost.aborted) return { kind: "unproven", why: this.problem };
+      return this.#failed(error);
+    }
+  }
+
+  /** Invariant: a verdict counts only if the very standing that held when the question was asked holds now, and it was given under its tag. */
+  async #judge({ verdict, isTag, replacement }: IcapScanResult, standing: Standing, returned?: ReturnedBody): Promise<ReplicaAnswer> {
+    this.#proof.answered();
+    if (verdict.outcome === "error") {
+      this.#proof.suspect();
+      return { kind: "failed", why: `${this.#options.name}: ${verdict.why}` };
+    }
+    const tag = isTag ?? "";
+    if (tag !== standing.tag) this.#proof.tagChanged(tag);
+    const place = replacement === undefined ? undefined : await returned?.take();
+    if (tag !== standing.tag || standing !== this.#proof.standing) {
+      await place?.[Symbol.asyncDispose]();
+      return { kind: "unproven", why: this.#proof.problem ?? `${this.#options.name}: its ISTag changes with every answer` };
+    }
+    this.#lastVerdict = this.#options.clock();
+    return { kind: "verdict", verdict: withStamp(verdict, { tag, at: this.#lastVerdict }, place) };
+  }
+
+  #failed(error: unknown): ReplicaAnswer {
+    if (!(error instanceof IcapError)) throw error;
+    const why = error.message;
+    switch (error.code) {
+      case "closed":
+        throw new GatewayError("shutting_down", { cause: error });
+      case "body_size":
+        // Media that is not as long as it was said to be can't be had.
+        throw new GatewayError("homeserver_failed", { detail: why, cause: error });
+      case "busy":
+        return { kind: "busy", why };
+      case "connect_failed":
+        this.#proof.unreachable(why);
+        return { kind: "failed", why };
+      case "timeout":
+      case "closed_early":
+      case "protocol":
+      case "limit":
+      case "wrong_service":
+      case "unavailable":
+        this.#proof.suspect();
+        return { kind: "failed", why };
+    }
+  }
+
+  async #beyond(size: number, { tag }: Standing, signal: AbortSignal): Promise<ReplicaAnswer | undefined> {
+    if (this.#size === undefined) return undefined;
+    // What every scanner takes need not wait until a limit is known.
+    const limit = size > ASSUMED_SIZE ? await this.#size.limit(tag, signal, size) : this.#size.size(tag);
+    return limit === undefined || size <= limit ? undefined : { kind: "beyond", limit };
+  }
+
+  async #fields({ context }: ScanSubject, signal: AbortSignal): Promise<ReturnType<typeof contextFields>> {
+    const rules = this.#options.context;
+    const include = context !== undefined && needsInclude(rules) ? (await this.#service.options(signal)).include : [];
+    return contextFields(context, rules, include);
+  }
+
+  async #sendCanary({ type, ...canary }: CanaryRequest): Promise<CanaryAnswer> {
+    try {
+      const { verdict, isTag } = await this.#service.scan({ ...describe(this.describesType ? type : undefined), ...canary });
+      return verdict.outcome === "error" ? { outcome: "failed", why: verdict.why } : { outcome: verdict.outcome, tag: isTag ?? "" };
+    } catch (error) {
+      if (error instanceof IcapError && ANSWERED_BADLY.has(error.code)) return { outcome: "failed", why: error.message };
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#proof[Symbol.dispose]();
+    this.#size?.[Symbol.dispose]();
+    await this.#service[Symbol.asyncDispose]();
+  }
+}
+
+/** More than any line is long. */
+const STUCK = 1e9;
+
+interface CanaryRequest {
+  readonly body: () => AsyncIterable<Uint8Array>;
+  readonly size: number;
+  readonly type: Description;
+  readonly priority: boolean;
+  readonly signal: AbortSignal;
+}
+
+const ZIP: Description = { mime: "application/zip", extension: "zip" };
+
+function withStamp(
+  verdict: Exclude<IcapScanResult["verdict"], { outcome: "error" }>,
+  stamp: Stamp,
+  replacement: Replacement | undefined,
+): ScanVerdict {
+  switch (verdict.outcome) {
+    case "clean":
+      return { outcome: "clean", stamp };
+    case "infected":
+      return { outcome: "infected", threat: verdict.threat, stamp };
+    case "unscannable":
+      return { outcome: "unscannable", why: verdict.why, stamp };
+    case "modified":
+      return { outcome: "modified", why: verdict.why, stamp, ...(replacement === undefined ? {} : { replacement }) };
+  }
+}
+
+async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes;
+}

@@ -1,0 +1,175 @@
+/** One scan by a service that has replicas: whom to ask, whom instead, and when to ask a second one as well. */
+import { GatewayError } from "../errors.ts";
+import type { Replica, ReplicaAnswer } from "./icap-replica.ts";
+import type { Standing } from "./proof.ts";
+import { Patience } from "./replica-patience.ts";
+import type { ScanSubject, ScanVerdict } from "./scanner.ts";
+
+export interface ReplicatedScanOptions {
+  readonly replicas: readonly Replica[];
+  readonly subject: ScanSubject;
+  readonly signal: AbortSignal;
+  /** Milliseconds that a replica may keep media of this size waiting before another one that has nothing to do is asked as well. */
+  readonly patience: (size: number) => number;
+  readonly clock: () => number;
+}
+
+/** How often one replica is asked; once more each time that it has proven itself anew in the meantime. */
+const TRIES = 3;
+
+interface Tried {
+  times: number;
+  /** It failed under this standing, and so is asked again under a new one only. */
+  under: Standing | undefined;
+  /** Why it had no verdict although it stood; another one's verdict proves that it was not the bytes. */
+  failure: string | undefined;
+}
+
+export class ReplicatedScan {
+  readonly #options: ReplicatedScanOptions;
+  readonly #tried: Map<Replica, Tried>;
+  readonly #failures = new Set<string>();
+  /** The greatest limit of those that are not proven to scan as much. */
+  #beyond: number | undefined;
+
+  constructor(options: ReplicatedScanOptions) {
+    this.#options = options;
+    this.#tried = new Map(options.replicas.map((replica) => [replica, { times: 0, under: undefined, failure: undefined }]));
+  }
+
+  /**
+   * @throws GatewayError `beyond_proof` when the media is larger than one of those asked is proven to scan, and none had a verdict;
+   *   `scanner_unavailable` when none had for other reasons; whatever the subject throws; the signal's reason.
+   */
+  async run(): Promise<ScanVerdict> {
+    for (;;) {
+      const replica = this.#next() ?? (await this.#firstRenewed());
+      if (replica === undefined) throw this.#failure();
+      const verdict = await this.#ask(replica);
+      if (verdict !== undefined) return verdict;
+    }
+  }
+
+  /** The least busy one that stands, and was not asked under this standing. */
+  #next(): Replica | undefined {
+    const [first] = this.#options.replicas.filter((replica) => this.#mayAsk(replica)).toSorted((one, other) => one.load - other.load);
+    return first;
+  }
+
+  #mayAsk(replica: Replica): boolean {
+    const { times, under } = this.#triesOf(replica);
+    return times < TRIES && replica.standing !== undefined && replica.standing !== under;
+  }
+
+  /**
+   * Asks this one, and a second one too as soon as the first has kept the scan waiting for too long. The first verdict counts; the other
+   * scan is ended, and neither reads the subject any more when this settles.
+   */
+  async #ask(first: Replica): Promise<ScanVerdict | undefined> {
+    const { subject, signal, patience, clock } = this.#options;
+    const since = clock();
+    const over = new AbortController();
+    const either = AbortSignal.any([signal, over.signal]);
+    let verdict: ScanVerdict | undefined;
+    let second: Promise<void> | undefined;
+    const ask = async (replica: Replica, waiting?: Patience): Promise<void> => {
+      const answer = await this.#askOne(replica, waiting, either);
+      if (answer.kind !== "verdict") return;
+      if (verdict !== undefined) return disposeOf(answer.verdict);
+      verdict = answer.verdict;
+      if (replica !== first) first.outrun(since);
+      over.abort(new Error("another replica was quicker"));
+    };
+    const failures: unknown[] = [];
+    const settle = async (asked: Promise<void> | undefined): Promise<void> => {
+      try {
+        await asked;
+      } catch (error) {
+        failures.push(error);
+      }
+    };
+    {
+      using waiting = new Patience(patience(subject.size), () => {
+        first.keepsWaiting();
+        const other = this.#next();
+        if (other?.hasRoom !== true) return false;
+        second = settle(ask(other));
+        return true;
+      });
+      await settle(ask(first, waiting));
+    }
+    await second;
+    if (verdict !== undefined) return verdict;
+    for (const failure of failures) throw failure;
+    return undefined;
+  }
+
+  async #askOne(replica: Replica, waiting: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
+    const tried = this.#triesOf(replica);
+    tried.times += 1;
+    tried.under = replica.standing;
+    const answer = await replica.ask(this.#options.subject, waiting, signal);
+    switch (answer.kind) {
+      case "verdict":
+        replica.succeeded();
+        this.#blameOthers(replica);
+        break;
+      case "beyond":
+        this.#beyond = Math.max(this.#beyond ?? 0, answer.limit);
+        break;
+      case "failed":
+        tried.failure = answer.why;
+        this.#failures.add(answer.why);
+        break;
+      case "busy":
+      case "unproven":
+        this.#failures.add(answer.why);
+    }
+    return answer;
+  }
+
+  /** Bytes that no replica can scan say nothing of any of them: one hostile file would suspend them all. */
+  #blameOthers(scanned: Replica): void {
+    for (const [replica, tried] of this.#tried) {
+      if (replica !== scanned && tried.failure !== undefined) replica.outdone(tried.failure);
+      tried.failure = undefined;
+    }
+  }
+
+  /** The first to prove itself now of those that may still be asked, if any does; none waits for another. @throws the signal's reason. */
+  async #firstRenewed(): Promise<Replica | undefined> {
+    const { replicas, signal } = this.#options;
+    const needed = replicas.every(({ standing }) => standing === undefined);
+    const left = replicas.filter((replica) => replica.standing === undefined && this.#triesOf(replica).times < TRIES);
+    const renewals = left.map(async (replica) => {
+      await replica.renew(signal, { needed });
+      if (!this.#mayAsk(replica)) throw new Error(replica.problem);
+      return replica;
+    });
+    try {
+      return await Promise.any(renewals);
+    } catch {
+      signal.throwIfAborted();
+      return undefined;
+    }
+  }
+
+  #failure(): GatewayError {
+    const { replicas, subject } = this.#options;
+    for (const replica of replicas) if (replica.standing === undefined) this.#failures.add(replica.problem);
+    const detail = [...this.#failures].join("; ");
+    if (this.#beyond === undefined) return new GatewayError("scanner_unavailable", { detail });
+    const limit = `${subject.size} bytes, and the service is proven to scan ${this.#beyond}`;
+    return new GatewayError("beyond_proof", { detail: detail === "" ? limit : `${limit}; ${detail}` });
+  }
+
+  #triesOf(replica: Replica): Tried {
+    const tried = this.#tried.get(replica);
+    if (tried === undefined) throw new TypeError("not a replica of this service");
+    return tried;
+  }
+}
+
+async function disposeOf(verdict: ScanVerdict): Promise<void> {
+  if (verdict.outcome === "modified") await verdict.replacement?.[Symbol.asyncDispose]();
+}

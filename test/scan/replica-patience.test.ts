@@ -1,0 +1,54 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Patience } from "../../src/scan/replica-patience.ts";
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+/** A minute before each chunk. */
+async function* slow(chunks: number): AsyncGenerator<Uint8Array> {
+  for (let chunk = 0; chunk < chunks; chunk += 1) {
+    vi.advanceTimersByTime(60_000);
+    yield Buffer.alloc(1);
+  }
+}
+
+describe("the patience with a replica", () => {
+  it("runs out once when something is done about it, else again and again", () => {
+    let times = 0;
+    using _patience = new Patience(5_000, () => (times += 1) === 3);
+    vi.advanceTimersByTime(4_999);
+    expect(times).toBe(0);
+    vi.advanceTimersByTime(1);
+    expect(times).toBe(1);
+    vi.advanceTimersByTime(60_000);
+    expect(times).toBe(3);
+  });
+
+  it("is not used up by media that arrives slowly, but by who does not take it", async () => {
+    let times = 0;
+    using patience = new Patience(5_000, () => (times += 1) > 0);
+    const seen: number[] = [];
+    for await (const _bytes of patience.watch(slow(3))) {
+      seen.push(times);
+      vi.advanceTimersByTime(2_000);
+    }
+    // Only what the reader took: 2 s for each chunk.
+    expect(seen).toEqual([0, 0, 0]);
+    expect(times).toBe(1);
+  });
+
+  it("never runs out after its end", async () => {
+    const ranOut = vi.fn<() => boolean>(() => false);
+    const patience = new Patience(5_000, ranOut);
+    const reader = patience.watch(slow(1));
+    await reader.next();
+    patience[Symbol.dispose]();
+    await reader.next();
+    vi.advanceTimersByTime(60_000);
+    expect(ranOut).not.toHaveBeenCalled();
+  });
+});
