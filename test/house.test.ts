@@ -4,7 +4,9 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { icap } from "../src/config/icap-section.ts";
 import { download } from "../src/config/sections.ts";
+import { CANARY_KINDS } from "../src/scan/canary-samples.ts";
 import { checkAdditionalHeaders, homeHeaders } from "../src/media/request-headers.ts";
 
 const ROOT = join(import.meta.dirname, "..");
@@ -198,6 +200,15 @@ interface Diagnostic {
   readonly filename: string;
   readonly labels: readonly { readonly span: { readonly line: number } }[];
 }
+
+describe("canaries", () => {
+  it("that are there may be asked for, and no others", async () => {
+    for (const canary of [...CANARY_KINDS, "rar"]) {
+      const { success } = icap.safeParse([{ name: "av", urls: ["icap://127.0.0.1/x"], canary: [canary] }]);
+      expect(success, canary).toBe(canary !== "rar");
+    }
+  });
+});
 
 describe("headers that nobody may set on a request for media", () => {
   const REFUSED = ["connection", "content-type", "content-md5", "Expect", "if-none-match", "if-anything", "proxy-authorization", "proxy-x"];

@@ -1,6 +1,7 @@
 import { type HeaderFields, serializeHead, serializeMessage } from "../codec/serialize.ts";
 import type { Credentials } from "./credentials.ts";
 import type { ExchangeRequest } from "./exchange.ts";
+import { checkFields } from "./fields.ts";
 import type { Target } from "./target.ts";
 import type { IcapMethod, IcapScanRequest } from "./types.ts";
 
@@ -15,28 +16,6 @@ const CONTENT_TYPE = /^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$/;
 const CONTROL = /[\0-\x1f\x7f]/;
 const MAX_NAME = 255;
 
-/** What the client says itself, or what would change how the message or its answer is read. X-TE asks Trend to trickle. */
-const OWN_FIELDS: ReadonlySet<string> = new Set([
-  "allow",
-  "authorization",
-  "connection",
-  "content-length",
-  "encapsulated",
-  "expect",
-  "host",
-  "istag",
-  "keep-alive",
-  "preview",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-  "user-agent",
-  "x-te",
-]);
-
 export interface ScanMessage extends ExchangeRequest {
   /** Method and URI of the encapsulated request. */
   readonly httpTarget: string;
@@ -48,10 +27,12 @@ export class Messages {
   readonly #method: IcapMethod;
   readonly #own: HeaderFields;
 
-  constructor(target: Target, method: IcapMethod, credentials: Credentials | undefined) {
+  /** @param fields of the operator's own, for every request */
+  constructor(target: Target, method: IcapMethod, credentials: Credentials | undefined, fields: HeaderFields) {
     this.#target = target;
     this.#method = method;
-    this.#own = [["Host", target.authority], ["User-Agent", USER_AGENT], ...(credentials === undefined ? [] : [credentials.field])];
+    const proof = credentials === undefined ? [] : [credentials.field];
+    this.#own = [["Host", target.authority], ["User-Agent", USER_AGENT], ...proof, ...fields];
   }
 
   /** An OPTIONS request (RFC 3507 section 4.10). */
@@ -106,7 +87,5 @@ function checkRequest({ size, contentType, fileName, fields = [] }: IcapScanRequ
   if (fileName === "" || fileName.length > MAX_NAME || CONTROL.test(fileName) || !fileName.isWellFormed()) {
     throw new TypeError(`fileName must have 1 to ${MAX_NAME} characters, none of them a control character`);
   }
-  for (const [name] of fields) {
-    if (OWN_FIELDS.has(name.toLowerCase())) throw new TypeError(`fields may not hold ${name}: the client sets it, or must not send it`);
-  }
+  checkFields(fields);
 }

@@ -36,7 +36,7 @@ export class IcapService implements AsyncDisposable {
     this.profile = settings.profile;
     this.#settings = settings;
     this.#reading = readingOf(settings.profile, settings.blockedBy);
-    this.#messages = new Messages(settings.target, settings.method, settings.credentials);
+    this.#messages = new Messages(settings.target, settings.method, settings.credentials, settings.fields);
     this.#pool = new ConnectionPool(settings.target, settings.pool);
     this.#options = new OptionsCache((signal) => this.#fetchOptions(signal), options.clock ?? (() => performance.now()));
   }

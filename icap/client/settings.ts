@@ -1,6 +1,8 @@
 import { type IcapLimits, limitsFrom } from "../codec/limits.ts";
+import type { HeaderFields } from "../codec/serialize.ts";
 import { PROFILE_NAMES, type Profile, pathOf, profileOf } from "../profiles.ts";
 import { Credentials } from "./credentials.ts";
+import { checkFields } from "./fields.ts";
 import type { PoolRules } from "./pool.ts";
 import { type Target, parseTarget } from "./target.ts";
 import type { IcapMethod, IcapServiceOptions, IcapTimeouts } from "./types.ts";
@@ -22,6 +24,7 @@ export interface Settings {
   readonly preview: "never" | "required" | "trusted";
   readonly trustsLists: boolean;
   readonly credentials: Credentials | undefined;
+  readonly fields: HeaderFields;
   readonly pool: PoolRules;
   readonly timeouts: IcapTimeouts;
   readonly limits: IcapLimits;
@@ -41,6 +44,11 @@ export function settingsFrom(options: IcapServiceOptions): Settings {
   if (!PROFILE_NAMES.includes(profileName)) throw new TypeError(`profile must be one of ${PROFILE_NAMES.join(", ")}`);
   const profile = profileOf(profileName);
   if (!blockedBy.every((name) => TOKEN.test(name))) throw new TypeError("blockedBy must hold names of header fields");
+  const { fields = [] } = options;
+  checkFields(fields);
+  for (const [name, value] of fields) {
+    if (!/^[\x20-\x7e]*$/.test(value)) throw new TypeError(`the value of the field ${name} must be printable ASCII`);
+  }
   const { method = profile.method, preview = profile.preview } = options;
   // It would acquit every file by its first bytes.
   if (profile.blindPreview && preview !== "never")
@@ -52,6 +60,7 @@ export function settingsFrom(options: IcapServiceOptions): Settings {
     blockedBy,
     preview,
     trustsLists: options.transferLists === "trusted",
+    fields,
     credentials: credentials === undefined ? undefined : new Credentials(credentials),
     pool: {
       maxConnections,

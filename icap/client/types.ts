@@ -43,6 +43,8 @@ export interface IcapServiceOptions {
   readonly tls?: IcapTls;
   /** Sent with every request as `Proxy-Authorization: Basic` (RFC 7617). Neither may hold control characters, nor the name a colon. */
   readonly credentials?: { readonly username: string; readonly password: string };
+  /** Fields of the ICAP head of every request, OPTIONS included, beside the client's own; printable ASCII. */
+  readonly fields?: HeaderFields;
   /** Milliseconds. */
   readonly timeouts?: Partial<IcapTimeouts>;
   readonly limits?: Partial<IcapLimits>;
@@ -58,7 +60,7 @@ export type IcapMethod = "RESPMOD" | "REQMOD";
 
 /** Whom to believe, and as whom to come. The server's name is always checked. */
 export interface IcapTls {
-  /** PEM; in place of the system's authorities. */
+  /** PEM; in place of the authorities that Node.js trusts. */
   readonly ca?: string;
   /** The client's own certificate and its key, PEM. */
   readonly cert?: string;

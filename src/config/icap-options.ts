@@ -8,6 +8,7 @@ export function icapOptions(service: Config["icap"][number]): IcapServiceOptions
     url,
     profile: service.profile,
     blockedBy: service.blocked_headers,
+    fields: Object.entries(service.headers),
     maxConnections: service.max_connections,
     maxWaiting: service.max_waiting,
     transferLists: service.transfer_lists,

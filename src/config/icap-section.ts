@@ -1,12 +1,14 @@
 /** The `icap` section: one entry for each service that scans. `config.example.yaml` explains each key. */
 import * as z from "zod";
-import { PROFILE_NAMES } from "../../icap/index.ts";
+import { PROFILE_NAMES, isFreeField } from "../../icap/index.ts";
 import { icapUrlProblem } from "./addresses.ts";
 import { ALWAYS, LONGEST_TIMER, checked, count, duration, path, section } from "./fields.ts";
 
 const HEADER_NAME = /^[\w!#$%&'*+.^`|~-]{1,100}$/;
 const headerName = z.string().regex(HEADER_NAME, "must be the name of a header");
 const printable = z.string().regex(/^[\x20-\x7e]{1,200}$/, "must be 1 to 200 printable ASCII characters");
+
+const ownHeaderName = headerName.refine(isFreeField, "is a header that the gateway needs for itself");
 
 const tls = section({
   ca_path: path.exactOptional(),
@@ -29,7 +31,7 @@ const context = section({
   client_ip: told,
   server_ip: told,
   user: told,
-  user_header: headerName.default("X-Authenticated-User"),
+  user_header: ownHeaderName.default("X-Authenticated-User"),
   user_format: printable
     .refine((text) => /\{(?:user|localpart)\}/.test(text), "must hold {user} or {localpart}")
     .refine((text) => !/\{(?!user\}|localpart\}|server\})/.test(text), "may hold {user}, {localpart} and {server} only")
@@ -51,19 +53,20 @@ const service = z
     profile: z.enum(PROFILE_NAMES).default("auto"),
     method: z.enum(["RESPMOD", "REQMOD"]).exactOptional(),
     required: z.boolean().default(true),
-    canary: z.array(z.enum(["plain", "zip", "pdf", "expand", "encrypted"])).default(["plain", "zip", "pdf"]),
+    canary: z.array(z.enum(["plain", "zip", "pdf", "png", "trailing", "expand", "encrypted"])).default(["plain", "zip", "pdf"]),
     prove_size: z.boolean().default(true),
     blocked_headers: z.array(headerName).default([]),
     describe_type: z.boolean().exactOptional(),
     preview: z.enum(["never", "required", "trusted"]).exactOptional(),
     transfer_lists: z.enum(["ignored", "trusted"]).default("ignored"),
+    headers: z.record(ownHeaderName, printable).default({}),
     context,
     max_connections: z.int().min(1).max(10_000).default(16),
     max_waiting: count(0).default(256),
     connect_timeout: duration(LONGEST_TIMER).prefault("5s"),
     write_timeout: duration(LONGEST_TIMER).prefault("30s"),
     answer_timeout: duration(LONGEST_TIMER).prefault("2m"),
-    idle_timeout: duration(LONGEST_TIMER).prefault("30s"),
+    idle_timeout: duration(LONGEST_TIMER).prefault("5s"),
     total_timeout: duration(LONGEST_TIMER).prefault("5m"),
     suspend,
     tls: tls.exactOptional(),
@@ -75,6 +78,9 @@ const service = z
     if (value.username !== undefined && value.password_path === undefined) issue("username", "needs password_path beside it");
     if (value.password_path !== undefined && value.username === undefined) issue("password_path", "needs username beside it");
     const secure = Array.isArray(value.urls) && value.urls.some((url: unknown) => typeof url === "string" && /^icaps:/i.test(url));
+    if (value.profile === "fortisandbox" && value.preview !== undefined && value.preview !== "never") {
+      issue("preview", "must be never: FortiSandbox passes whatever is previewed");
+    }
     if (value.tls !== undefined && !secure) issue("tls", "is for icaps:// alone, and there is none among the urls");
   }, ALWAYS);
 

@@ -20,6 +20,11 @@ export const schema = z
       const message = "none of the services is required, so nothing would ever be blocked";
       context.addIssue({ code: "custom", path: ["icap"], message });
     }
+    const largest: unknown = value.scan?.max_file_size;
+    if (typeof largest === "number" && largest > LARGEST_PROOF && Array.isArray(value.icap) && value.icap.some(provesSize)) {
+      const message = "must be less than 4GiB, or no service could prove that it scans files of that size (icap[].prove_size)";
+      context.addIssue({ code: "custom", path: ["scan", "max_file_size"], message });
+    }
     const port: unknown = value.web?.port;
     if (typeof port === "number" && port !== 0 && port === value.admin?.port && value.web.host === value.admin.host) {
       context.addIssue({ code: "custom", path: ["admin", "port"], message: "must not be the port of the web section too" });
@@ -30,6 +35,13 @@ export const schema = z
 export type Settings = DeepReadonly<z.output<typeof schema>>;
 
 type DeepReadonly<T> = T extends object ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> } : T;
+
+/** Of a zip without its extensions for larger ones. */
+const LARGEST_PROOF = 2 ** 32 - 1;
+
+function provesSize(service: { readonly prove_size?: unknown; readonly canary?: unknown } | null): boolean {
+  return service?.prove_size === true && Array.isArray(service.canary) && service.canary.length > 0;
+}
 
 function isAdvisory(service: { readonly required?: unknown } | null): boolean {
   return service?.required === false;

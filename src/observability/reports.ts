@@ -114,11 +114,13 @@ export class GatewayReports {
   }
 
   unproven(scanner: string, state: "broken" | "down" | "suspended", why: string): void {
-    this.#log.error({ scanner, state, why }, `the scanner is ${state}; media that it has to scan is blocked`);
+    const consequence =
+      state === "suspended" ? "it is left alone for a while, and then tried again" : "media that it alone could scan is blocked";
+    this.#log.error({ scanner, state, why }, `the scanner is ${state}; ${consequence}`);
   }
 
-  sizeProven(scanner: string, isTag: string, size: number, wanted: number): void {
-    const facts = { scanner, isTag, size, wanted };
+  sizeProven(scanner: string, isTag: string, size: number, wanted: number, advice?: string): void {
+    const facts = { scanner, isTag, size, wanted, ...(advice === undefined ? {} : { advice }) };
     if (size >= wanted) this.#log.info(facts, "the scanner has proved that it scans media of any size that is let in");
     else
       this.#log.warn(

@@ -2,7 +2,7 @@
 import { IcapError, type IcapScanResult, IcapService, type IcapServiceOptions } from "../../icap/index.ts";
 import { GatewayError } from "../errors.ts";
 import type { CanaryKind } from "./canary-samples.ts";
-import { type ContextRules, contextFields, needsInclude } from "./context-fields.ts";
+import { type ContextRules, contextFields, needsInclude } from "./icap-context.ts";
 import { type Description, describe } from "./description.ts";
 import { type CanaryAnswer, Proof, type ProofLog, type ProofState, type Standing } from "./proof.ts";
 import { SizeProof, type SizeProofLog, type SharedProofs } from "./proven-size.ts";

@@ -1,7 +1,7 @@
 /** An ICAP service as a scanner: replicas of it, the least busy of those that prove themselves, and another one where that fails. */
 import type { IcapServiceOptions } from "../../icap/index.ts";
 import type { CanaryKind } from "./canary-samples.ts";
-import { type ContextRules, checkContext, identitiesOf } from "./context-fields.ts";
+import { type ContextRules, checkContext, identitiesOf } from "./icap-context.ts";
 import { Replica, type ReplicaLog } from "./icap-replica.ts";
 import type { ProofState } from "./proof.ts";
 import type { SharedProofs } from "./proven-size.ts";
@@ -138,7 +138,7 @@ function defaultPatience(size: number): number {
 function policyOf(options: IcapScannerOptions, replicas: readonly Replica[], context: ContextRules): string {
   const services = options.services.map((service, index) => {
     const { pathname, search } = new URL(replicas[index]?.url ?? service.url);
-    const { profile = "auto", method, preview, transferLists = "ignored", blockedBy = [], credentials } = service;
+    const { profile = "auto", method, preview, transferLists = "ignored", blockedBy = [], credentials, fields = [] } = service;
     const names = blockedBy.map((header) => header.toLowerCase()).toSorted();
     const described = replicas[index]?.describesType;
     const parts = [
@@ -150,6 +150,7 @@ function policyOf(options: IcapScannerOptions, replicas: readonly Replica[], con
       names,
       described,
       credentials?.username ?? null,
+      fields,
     ];
     return JSON.stringify(parts);
   });

@@ -257,6 +257,8 @@ export class SizeProof implements Disposable {
     const now = clock();
     const known = this.#known.get(tag);
     if (acquitted !== undefined && known !== undefined && acquitted <= known.size) this.#doubts.add("clean", known.at, now);
+    // Media of the size that is taken for granted passed all the while.
+    if (acquitted !== undefined && acquitted <= this.#assumed) this.#doubts.add("clean", known?.at ?? Number.NEGATIVE_INFINITY, now);
     if (unsure === undefined) {
       // What was kept before this process looked, nobody here knows under which size.
       if (acquitted !== undefined && this.#unjudgedUntil !== undefined) this.#doubts.add("clean", Number.NEGATIVE_INFINITY, before);

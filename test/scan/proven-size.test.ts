@@ -258,6 +258,22 @@ describe("the next proof", () => {
   });
 });
 
+describe("1 MiB, which is taken for granted", () => {
+  it("and refuted, makes doubtful what passed while it was", async () => {
+    const bench = new Bench().scansUpTo(100_000);
+    const inner = bench.reply;
+    bench.reply = (size, signal) => {
+      bench.now += 1000;
+      return inner(size, signal);
+    };
+    await bench.stands();
+    expect(bench.doubts(START + 500)).toBe(true);
+    expect(bench.doubts(bench.now)).toBe(true);
+    expect(bench.doubts(bench.now + 1)).toBe(false);
+    expect(bench.doubts(START + 500, "infected")).toBe(false);
+  });
+});
+
 describe("whoever asks for the limit", () => {
   it("waits while it is found out for the first time, as long as their signal lets them", async () => {
     const bench = new Bench();

@@ -1,5 +1,6 @@
 /** What an appliance is told of who asks, as fields of the ICAP head (draft-stecher-icap-subid-00). */
 import { isIP } from "node:net";
+import { isFreeField } from "../../icap/index.ts";
 import type { Identity, ScanContext } from "./scanner.ts";
 
 /** `asked`: only if OPTIONS names the field in X-Include. */
@@ -24,17 +25,12 @@ type Fields = readonly (readonly [name: string, value: string])[];
 const CLIENT_IP = "X-Client-IP";
 const SERVER_IP = "X-Server-IP";
 
-/** What frames the message, or what the client says itself. */
-const RESERVED =
-  /^(?:allow|authorization|connection|content-.*|date|encapsulated|expect|host|istag|keep-alive|preview|proxy-.*|te|trailer|transfer-.*|upgrade|user-agent|x-te)$/i;
-const HEADER_NAME = /^[\w!#$%&'*+.^`|~-]{1,100}$/;
-
 /** The specification's limit for a user ID, in bytes. */
 const MAX_USER = 255;
 
 /** @throws TypeError for a header or a format that can't name the user. */
 export function checkContext({ userHeader, userFormat }: ContextRules): void {
-  if (!HEADER_NAME.test(userHeader) || RESERVED.test(userHeader)) throw new TypeError("not a header for the name of a user");
+  if (!isFreeField(userHeader)) throw new TypeError("not a header for the name of a user");
   if (!/^[\x20-\x7e]{1,200}$/.test(userFormat)) throw new TypeError("the format of a user's name must be printable ASCII");
 }
 

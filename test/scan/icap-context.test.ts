@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type ContextRules, checkContext, contextFields, identitiesOf, needsInclude } from "../../src/scan/context-fields.ts";
+import { type ContextRules, checkContext, contextFields, identitiesOf, needsInclude } from "../../src/scan/icap-context.ts";
 
 const RULES: ContextRules = {
   clientIp: "never",
