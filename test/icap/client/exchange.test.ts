@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { Connection } from "../../../icap/client/connection.ts";
 import { exchange } from "../../../icap/client/exchange.ts";
 import { DEFAULT_LIMITS } from "../../../icap/index.ts";
-import { CLEAN } from "../support/scripted-server.ts";
+import { CLEAN, withBody } from "../support/scripted-server.ts";
 
 /** A socket whose system takes everything but what holds `stuck`. */
 class FullSocket extends Duplex {
@@ -28,7 +28,7 @@ class FullSocket extends Duplex {
   }
 }
 
-async function sentWhen(stuck: string, preview: number | undefined) {
+async function sentWhen(stuck: string, preview: number | undefined, say = (socket: Duplex): unknown => socket.push(CLEAN)) {
   const socket = new FullSocket(stuck);
   const answer = exchange(
     new Connection(socket as unknown as Socket),
@@ -45,9 +45,9 @@ async function sentWhen(stuck: string, preview: number | undefined) {
     { timeouts: { connect: 1000, write: 1000, answer: 1000, idle: 1000, total: Infinity }, limits: DEFAULT_LIMITS },
     new AbortController().signal,
   );
-  setTimeout(() => socket.push(CLEAN), 20);
-  const { sent, reusable } = await answer;
-  return { sent, reusable };
+  setTimeout(() => say(socket), 20);
+  const { sent, reusable, headers } = await answer;
+  return { sent, reusable, threat: headers.get("x-virus-id") };
 }
 
 describe("an answer that comes while the system has not taken", () => {
@@ -57,7 +57,7 @@ describe("an answer that comes while the system has not taken", () => {
     ["the preview's last chunk", "0\r\n\r\n", 4],
     ["the preview's bytes", "hell", 4],
   ])("%s speaks of a part, and its connection is at its end", async (_, stuck, preview) => {
-    expect(await sentWhen(stuck, preview)).toEqual({ sent: "part", reusable: false });
+    expect(await sentWhen(stuck, preview)).toEqual({ sent: "part", reusable: false, threat: undefined });
   });
 
   it.each([
@@ -65,6 +65,16 @@ describe("an answer that comes while the system has not taken", () => {
     ["anything else, by a preview", 4, "preview"],
     ["anything else, by a preview of all", 5, "all"],
   ])("%s speaks of it", async (_, preview, sent) => {
-    expect(await sentWhen("nothing like it", preview)).toEqual({ sent, reusable: true });
+    expect(await sentWhen("nothing like it", preview)).toEqual({ sent, reusable: true, threat: undefined });
+  });
+
+  it("and that is cut off behind its head still says what its head says", async () => {
+    const page = withBody("ff\r\nhalf a page", "HTTP/1.1 403 Forbidden\r\n\r\n", "X-Virus-ID: Eicar\r\n");
+    const cut = (socket: Duplex): void => {
+      socket.push(page);
+      // The next read is another one.
+      setTimeout(() => socket.push(null), 20);
+    };
+    expect(await sentWhen("0\r\n\r\n", undefined, cut)).toEqual({ sent: "part", reusable: false, threat: "Eicar" });
   });
 });
