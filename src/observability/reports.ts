@@ -114,9 +114,7 @@ export class GatewayReports {
   }
 
   unproven(scanner: string, state: "broken" | "down" | "suspended", why: string): void {
-    const consequence =
-      state === "suspended" ? "it is left alone for a while, and then tried again" : "media that it alone could scan is blocked";
-    this.#log.error({ scanner, state, why }, `the scanner is ${state}; ${consequence}`);
+    this.#log.error({ scanner, state, why }, `the scanner is ${state}; it is not used until it has proved itself again`);
   }
 
   sizeProven(scanner: string, isTag: string, size: number, wanted: number, advice?: string): void {
