@@ -27,9 +27,15 @@ export type IcapErrorCode =
 export class IcapError extends Error {
   override readonly name = "IcapError";
   readonly code: IcapErrorCode;
+  /**
+   * Of a scan: its answer had begun (`100 Continue` is none), and could not be read or believed. What the server had to say of the file is not known, and may
+   * have been "infected": it was there all the same, and is not to be taken for one that is away.
+   */
+  readonly answered: boolean;
 
-  constructor(code: IcapErrorCode, message: string, options?: ErrorOptions) {
+  constructor(code: IcapErrorCode, message: string, options: ErrorOptions & { readonly answered?: boolean } = {}) {
     super(message, options);
     this.code = code;
+    this.answered = options.answered ?? false;
   }
 }

@@ -32,12 +32,12 @@ export interface Profile {
   readonly path: string;
   /** The path for the other method, where it is another. */
   readonly otherPath: string | undefined;
-  /** What is sent of OPTIONS' Preview unless the operator says otherwise. */
-  readonly preview: "never" | "required";
   /** It acquits every preview without looking: one is never to be sent. */
   readonly blindPreview: boolean;
   /** It goes by the file's name or its type, which should therefore tell what the file is. */
   readonly wantsName: boolean;
+  /** False for what looks for leaks alone, and so lets the test files of antivirus pass. */
+  readonly findsViruses: boolean;
   /** What it is known to say, and how it means that. Whatever is not here is read as `auto` reads it. */
   readonly headers: readonly HeaderRow[];
   readonly icap: readonly StatusRow[];
@@ -262,6 +262,7 @@ const PROFILES: Readonly<Record<ProfileName, Row>> = {
     method: "REQMOD",
     path: "/reqmod",
     otherPath: "/respmod",
+    findsViruses: false,
     icap: [{ status: 403, says: "error" }],
     // A page of text, with HTTP 200 unless it is set otherwise.
     replaced: "blocked",
@@ -271,6 +272,7 @@ const PROFILES: Readonly<Record<ProfileName, Row>> = {
     method: "REQMOD",
     path: "/reqmod",
     otherPath: "/respmod",
+    findsViruses: false,
     // With a 2xx: corrupt, too deep, too large or too slow to be analysed, and let through.
     headers: [{ ...MFE_PREVENT, unscannable: /^SCANFAIL\b/i }],
     icap: [{ status: 403, says: "error" }],
@@ -291,9 +293,9 @@ export function profileOf(name: ProfileName): Profile {
     method: "RESPMOD",
     path: "/",
     otherPath: undefined,
-    preview: "never",
     blindPreview: false,
     wantsName: false,
+    findsViruses: true,
     headers: [],
     icap: [],
     http: [],

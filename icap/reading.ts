@@ -108,10 +108,18 @@ function infectionFound(value: string, row: HeaderRow): readonly Finding[] {
   const types = parameter(value, "Type");
   const resolutions = parameter(value, "Resolution");
   // The threat is the last parameter and may hold anything.
-  const threat = /(?:^|;)\s*Threat\s*=\s*([^]*?)[\s;]*$/i.exec(value)?.[1] ?? value;
+  const before = /(?:^|;)\s*Threat\s*=\s*/i.exec(value);
+  const threat = before === null ? value : withoutEnd(value.slice(before.index + before[0].length));
   const container = types.length === 1 && types[0] === "2" && resolutions.length <= 1 && resolutions[0] !== "1";
   if (container) return [{ grade: "unscannable", text: threat }];
   return resolutions.includes("1") ? [{ grade: "named", text: threat }] : [nameOf(threat, row)];
+}
+
+/** Without blanks and semicolons at its end; by hand, because a pattern would begin anew at each of them. */
+function withoutEnd(text: string): string {
+  let to = text.length;
+  while (to > 0 && /[\s;]/.test(text.charAt(to - 1))) to--;
+  return text.slice(0, to);
 }
 
 /** Every value that a parameter has in a list like `Type=0; Resolution=2`; more than one is a lie somewhere. */

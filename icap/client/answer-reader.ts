@@ -7,6 +7,7 @@ import { type MessageHead, MessageParser } from "../codec/parser.ts";
 /** Reads what a server answers: any 100 first, then one final answer, whose body goes to `onBody`, in views into what was pushed. */
 export class AnswerReader {
   readonly #parser: MessageParser<StatusLine>;
+  #icapHead: MessageHead<StatusLine> | undefined;
   #head: MessageHead<StatusLine> | undefined;
   #end: { readonly chunked: ChunkedEnd | undefined } | undefined;
   #continued = false;
@@ -14,6 +15,9 @@ export class AnswerReader {
 
   constructor(limits: IcapLimits, onBody: (bytes: Buffer) => void) {
     this.#parser = new MessageParser(parseStatusLine, limits, {
+      icapHead: (start, headers) => {
+        if (start.status >= 200) this.#icapHead = { start, headers, httpRequest: undefined, httpResponse: undefined, body: undefined };
+      },
       head: (head) => this.#onHead(head),
       data: onBody,
       end: (chunked) => {
@@ -35,6 +39,11 @@ export class AnswerReader {
   /** Of the final answer, encapsulated heads included. */
   get head(): MessageHead<StatusLine> | undefined {
     return this.#head;
+  }
+
+  /** As much of that as there is, for an answer that is given up: its ICAP head may stand alone. */
+  get heads(): MessageHead<StatusLine> | undefined {
+    return this.#head ?? this.#icapHead;
   }
 
   /** Set once the final answer is complete. */

@@ -19,13 +19,18 @@ export interface Answer {
    * whole body, and the server did not ask for the rest; `part`: less than that.
    */
   readonly sent: "all" | "preview" | "part";
+  /**
+   * What went wrong behind its ICAP head, be it the server's fault or that of who takes the body. Only what the heads say against the file may count then; otherwise
+   * this is to be thrown.
+   */
+  readonly broken: Error | undefined;
   /** Both messages are complete and the server keeps the connection open. */
   readonly reusable: boolean;
 }
 
 export interface WholeBody {
   readonly size: number;
-  /** Of all of it when it is not longer than what was sent. */
+  /** Of all of it, or of as many bytes as were sent, if it is longer. */
   readonly sha256: Buffer;
 }
 
@@ -36,8 +41,9 @@ export type SentSection = "req-body" | "res-body";
 export interface AnswerState {
   readonly head: MessageHead<StatusLine>;
   readonly trailer: HeaderBlock;
-  /** The last chunk of its body, if it has one, has come. */
+  /** The last chunk of its body, if it has one, has come, and nothing is wrong. */
   readonly complete: boolean;
+  readonly broken: Error | undefined;
   readonly sent: Answer["sent"];
   readonly section: SentSection;
   /** Bytes of the sent body. */
@@ -57,6 +63,7 @@ export function answerOf(state: AnswerState): Answer {
     body: bodyOf(state),
     returned: whole ? { size: returned.size, sha256: returned.digest() } : undefined,
     sent: state.sent,
+    broken: state.broken,
     reusable: state.reusable,
   };
 }

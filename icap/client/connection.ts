@@ -34,6 +34,7 @@ export class Connection {
   #owner: ConnectionOwner | undefined;
   #gone = false;
   #heard = false;
+  #unasked = false;
   #writeError: Error | undefined;
   #exchanges = 0;
 
@@ -65,6 +66,11 @@ export class Connection {
 
   get usable(): boolean {
     return !this.#gone;
+  }
+
+  /** Bytes came on it that answer nothing: what was taken for an answer, here or on another connection, may have been one to something else. */
+  get unasked(): boolean {
+    return this.#unasked;
   }
 
   /** All that was written has been handed to the system. */
@@ -116,6 +122,12 @@ export class Connection {
     this.#socket.destroy();
   }
 
+  /** Ends it at once, because of bytes that answer nothing; the owner hears nothing more. */
+  refuse(): void {
+    this.#unasked = true;
+    this.destroy();
+  }
+
   /** Ends it at once; the owner hears that it is gone, and why. */
   fail(error: Error): void {
     this.#end(error);
@@ -147,6 +159,11 @@ function outliveWrites(socket: Socket, failed: (error: Error) => void): void {
   const writev = socket._writev?.bind(socket);
   socket._write = (chunk, encoding, callback) => write(chunk, encoding, outlive(callback));
   if (writev !== undefined) socket._writev = (chunks, callback) => writev(chunks, outlive(callback));
+}
+
+/** Whether bytes on an idle connection are a server's goodbye (RFC 3507 section 4.3.3, 408): it waited for a request, and none came. */
+export function isTimeoutNotice(bytes: Buffer): boolean {
+  return /^ICAP\/1\.\d 408 /.test(bytes.toString("latin1", 0, 16));
 }
 
 /** An abort's reason as something that may be thrown. */

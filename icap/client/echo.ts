@@ -1,6 +1,6 @@
 import { type Hash, createHash } from "node:crypto";
 
-/** What came back: its length, and its SHA-256 as long as it may still be what was sent. No byte of it is kept. */
+/** What came back: its length, and the SHA-256 of as much as was sent. No byte of it is kept. */
 export class ReturnedBody {
   /** Made for the first byte: most answers bring none. */
   #hash: Hash | undefined;
@@ -17,11 +17,12 @@ export class ReturnedBody {
   }
 
   push(bytes: Uint8Array): void {
+    const left = this.#sent - this.#size;
     this.#size += bytes.length;
-    if (this.#size <= this.#sent) (this.#hash ??= createHash("sha256")).update(bytes);
+    if (left > 0) (this.#hash ??= createHash("sha256")).update(bytes.subarray(0, left));
   }
 
-  /** Of all of it, if that is not longer than what was sent. To be asked once, at its end. */
+  /** Of all of it, or of as many bytes as were sent, if it is longer. To be asked once, at its end. */
   digest(): Buffer {
     return (this.#hash ?? createHash("sha256")).digest();
   }

@@ -6,7 +6,7 @@ import type { MessageHead } from "../codec/parser.ts";
 import { IcapError } from "../errors.ts";
 import { AnswerReader } from "./answer-reader.ts";
 import { type Answer, type SentSection, answerOf, keepsOpen } from "./answer.ts";
-import { type Connection, type ConnectionOwner, asError, systemCode } from "./connection.ts";
+import { type Connection, type ConnectionOwner, asError, isTimeoutNotice, systemCode } from "./connection.ts";
 import { Deadline } from "./deadline.ts";
 import { ReturnedBody } from "./echo.ts";
 import { BodySender, type SenderLink, endSource } from "./sender.ts";
@@ -30,7 +30,10 @@ export interface ExchangeRules {
   readonly limits: IcapLimits;
 }
 
-/** A reused connection that ended before one byte of an answer: the server closed it as we wrote. Only this may be tried again. */
+/**
+ * A reused connection that ended before one byte of an answer (the server closed it as we wrote), or spoke before one byte of the request. Only this may be
+ * tried again.
+ */
 export class StaleConnection extends IcapError {}
 
 /** Bytes of an answer's body that are read beyond as many as were sent. */
@@ -38,7 +41,8 @@ const ANSWER_SLACK = 1024 * 1024;
 
 /**
  * One request and its answer, read while the request is being sent (RFC 3507 section 4). An answer that begins before the last chunk
- * went out is settled by its head alone: a server that has not seen everything can't acquit, so its body proves nothing.
+ * went out is settled by its head alone: a server that has not seen everything can't acquit, so its body proves nothing. What goes wrong
+ * behind the ICAP head of a final answer is no exception but makes it `broken`, because that head may say that the file is infected.
  * The connection is destroyed on every failure, and when `reusable` is false.
  * @throws IcapError `timeout`, `closed_early`, `protocol`, `limit`, `body_size`; whatever the body or `take` throws; the signal's reason.
  */
@@ -61,7 +65,7 @@ class Exchange implements ConnectionOwner, SenderLink {
   readonly #outcome: Outcome;
   readonly #body: ReturnedBody;
   readonly #reader: AnswerReader;
-  readonly #deadline = new Deadline((error) => this.#fail(error));
+  readonly #deadline = new Deadline((error) => this.#break(error));
   readonly #maxBody: number;
   #phase: "sending" | "previewed" | "sent" | "ended" = "sending";
   /** The source, as long as it has to be ended when the exchange is. */
@@ -73,6 +77,7 @@ class Exchange implements ConnectionOwner, SenderLink {
   #taking = false;
   /** The deadline is the one between two reads of the answer's body. */
   #inBody = false;
+  #wrote = false;
 
   constructor(connection: Connection, request: ExchangeRequest, rules: ExchangeRules, signal: AbortSignal, outcome: Outcome) {
     this.#connection = connection;
@@ -104,7 +109,7 @@ class Exchange implements ConnectionOwner, SenderLink {
   async #send(): Promise<void> {
     const { heads, body, size, preview } = this.#request;
     if (body === undefined) {
-      this.#connection.write([heads]);
+      this.write([heads]);
     } else {
       this.#source = body()[Symbol.asyncIterator]();
       try {
@@ -127,6 +132,7 @@ class Exchange implements ConnectionOwner, SenderLink {
   }
 
   write(pieces: readonly (string | Uint8Array)[]): boolean {
+    this.#wrote = true;
     return this.#connection.write(pieces);
   }
 
@@ -152,10 +158,18 @@ class Exchange implements ConnectionOwner, SenderLink {
   }
 
   data(bytes: Buffer): void {
+    if (this.#connection.reused && !this.#wrote) {
+      if (!isTimeoutNotice(bytes)) this.#connection.refuse();
+      this.#fail(new StaleConnection("protocol", "bytes came on a kept connection before anything was asked on it"));
+      return;
+    }
     try {
       this.#read(bytes);
     } catch (error) {
-      this.#fail(error instanceof MalformedMessage ? new IcapError(error.code, error.message, { cause: error }) : asError(error));
+      const answered = this.#request.body !== undefined;
+      this.#break(
+        error instanceof MalformedMessage ? new IcapError(error.code, error.message, { cause: error, answered }) : asError(error),
+      );
     }
   }
 
@@ -181,7 +195,7 @@ class Exchange implements ConnectionOwner, SenderLink {
       : this.#phase === "sending"
         ? "before everything was sent"
         : "without an answer";
-    this.#fail(new IcapError("closed_early", `the server closed the connection ${when}${how}`, { cause }));
+    this.#break(new IcapError("closed_early", `the server closed the connection ${when}${how}`, { cause }));
   }
 
   idled(): void {
@@ -193,6 +207,7 @@ class Exchange implements ConnectionOwner, SenderLink {
     let at = 0;
     while (at < bytes.length) {
       if (reader.atStart) this.#sent = this.#sentSoFar();
+      if (reader.end !== undefined) this.#connection.refuse();
       at = reader.push(bytes, at);
       if (reader.takeContinue()) this.#continue();
     }
@@ -234,7 +249,7 @@ class Exchange implements ConnectionOwner, SenderLink {
       for (let next = this.#untaken.shift(); next !== undefined && !this.ended; next = this.#untaken.shift())
         await this.#request.take?.(next);
     } catch (error) {
-      this.#fail(asError(error));
+      this.#break(asError(error));
     }
     if (this.ended) return;
     this.#taking = false;
@@ -265,14 +280,20 @@ class Exchange implements ConnectionOwner, SenderLink {
     wake?.();
   }
 
-  readonly #abort = (): void => this.#fail(asError(this.#signal.reason));
+  readonly #abort = (): void => {
+    const reason = asError(this.#signal.reason);
+    // The time of the whole scan is one of its limits; any other reason is the caller's own.
+    if (reason instanceof IcapError && reason.code === "timeout") this.#break(reason);
+    else this.#fail(reason);
+  };
 
-  #succeed(head: MessageHead<StatusLine>, complete: boolean): void {
+  #succeed(head: MessageHead<StatusLine>, complete: boolean, broken?: Error): void {
     const reusable = complete && keepsOpen(head) && this.#connection.flushed;
     const answer = answerOf({
       head,
       trailer: this.#reader.end?.chunked?.trailer ?? HeaderBlock.empty,
       complete,
+      broken,
       sent: this.#sent,
       section: this.#request.section,
       size: this.#request.size,
@@ -282,6 +303,17 @@ class Exchange implements ConnectionOwner, SenderLink {
     if (!reusable) this.#connection.destroy();
     this.#finish();
     this.#outcome.resolve(answer);
+  }
+
+  /** It can't go on. What a final answer's heads said by then is not lost with what should have come behind it. */
+  #break(error: Error): void {
+    if (this.ended) return;
+    const answered = this.#request.body !== undefined && !this.#reader.atStart;
+    const told =
+      answered && error instanceof IcapError ? new IcapError(error.code, error.message, { cause: error.cause, answered }) : error;
+    const { heads } = this.#reader;
+    if (heads === undefined) this.#fail(told);
+    else this.#succeed(heads, false, told);
   }
 
   #fail(error: Error): void {

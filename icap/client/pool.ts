@@ -1,6 +1,6 @@
 import type { LookupFunction } from "node:net";
 import { IcapError } from "../errors.ts";
-import { Connection, type ConnectionOwner, asError } from "./connection.ts";
+import { Connection, type ConnectionOwner, asError, isTimeoutNotice } from "./connection.ts";
 import { type DialRules, dial } from "./dial.ts";
 import type { Target } from "./target.ts";
 import { tlsIdentity } from "./tls-identity.ts";
@@ -18,6 +18,15 @@ export interface PoolRules {
   readonly tls: IcapTls | undefined;
   /** In place of the system's resolver; asked anew for each connection. */
   readonly lookup?: LookupFunction;
+}
+
+/** Milliseconds for which no connection is kept after bytes have come that nobody asked for. */
+const DISTRUST = 600_000;
+
+/** Milliseconds since any fixed moment, and who is told of bytes that nobody asked for. */
+export interface PoolLink {
+  readonly clock: () => number;
+  readonly unsolicited: (() => void) | undefined;
 }
 
 interface Waiter {
@@ -41,7 +50,8 @@ export interface Lease {
  * line, first come, first served, bounded by their own signals; priority callers before the others. The line of ordinary callers has an end.
  *
  * All of them are to one target under one TLS identity, and nothing of TLS is kept beyond a connection. Idle ones, which hold a thread in many a
- * server, are as many as were needed at once within the last `idleTimeout`: the one used last is taken first, so the surplus grows old.
+ * server, are as many as were needed at once within the last `idleTimeout`: the one used last is taken first, so the surplus grows old. While the
+ * server is distrusted, there are none.
  */
 export class ConnectionPool {
   readonly #target: Target;
@@ -54,14 +64,17 @@ export class ConnectionPool {
   readonly #line: { readonly priority: Waiter[]; readonly ordinary: Waiter[] } = { priority: [], ordinary: [] };
   readonly #busy = { priority: 0, ordinary: 0 };
   readonly #closing = new AbortController();
+  readonly #link: PoolLink;
   #dialing = 0;
   #limit: number;
+  #distrustedUntil = Number.NEGATIVE_INFINITY;
 
   /** @throws TypeError for TLS settings that can't be used, or that a target in the clear would leave unheeded. */
-  constructor(target: Target, rules: PoolRules) {
+  constructor(target: Target, rules: PoolRules, link: PoolLink = { clock: () => performance.now(), unsolicited: undefined }) {
     if (!target.secure && rules.tls !== undefined) throw new TypeError("tls is for an icaps:// URL alone");
     this.#target = target;
     this.#rules = rules;
+    this.#link = link;
     const identity = target.secure ? tlsIdentity(target, rules.tls ?? {}) : undefined;
     this.#dialRules = { timeout: rules.connectTimeout, identity, lookup: rules.lookup };
     this.#limit = rules.maxConnections;
@@ -74,6 +87,7 @@ export class ConnectionPool {
 
   get stats(): PoolStats {
     return {
+      limit: this.#limit,
       open: this.#open.size + this.#dialing,
       idle: this.#idle.length,
       busy: this.#busy.priority + this.#busy.ordinary,
@@ -84,6 +98,18 @@ export class ConnectionPool {
   /** Aborted when the pool is closed. */
   get closing(): AbortSignal {
     return this.#closing.signal;
+  }
+
+  /** The server sent bytes that nobody asked for, not long ago: on a kept connection they may be taken for the answer to what is asked next. */
+  get distrusts(): boolean {
+    return this.#link.clock() < this.#distrustedUntil;
+  }
+
+  /** It did so now. */
+  distrust(): void {
+    this.#distrustedUntil = this.#link.clock() + DISTRUST;
+    for (const connection of this.#idle.splice(0)) connection.destroy();
+    this.#link.unsolicited?.();
   }
 
   /** What the server allows; the configured maximum holds all the same. */
@@ -203,7 +229,7 @@ export class ConnectionPool {
 
   #keep(connection: Connection): void {
     if (!connection.usable) return;
-    if (this.#closing.signal.aborted || this.#open.size + this.#dialing > this.#limit) {
+    if (this.#closing.signal.aborted || this.distrusts || this.#open.size + this.#dialing > this.#limit) {
       connection.destroy();
       return;
     }
@@ -217,7 +243,10 @@ export class ConnectionPool {
       if (at !== -1) this.#idle.splice(at, 1);
       connection.destroy();
     };
-    // Bytes that nobody asked for: what the next answer would be is no longer certain.
-    return { data: drop, drained: () => undefined, gone: drop, idled: drop };
+    const data = (bytes: Buffer): void => {
+      drop();
+      if (!isTimeoutNotice(bytes)) this.distrust();
+    };
+    return { data, drained: () => undefined, gone: drop, idled: drop };
   }
 }

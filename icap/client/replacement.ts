@@ -11,8 +11,11 @@ const CONTENT_TYPE = /^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$/;
 
 /**
  * What a RESPMOD service sent in the file's stead, if that is a file. It is not when its own head says that it is of another length or
- * encoded, nor when the sent file begins with it: a server that trickles sends a file's first bytes on while it scans, and breaks off when it
- * finds something. That takes another pass over the file, and only for an answer that is shorter.
+ * encoded, nor when one of the two begins with the other: a server that trickles sends a file's first bytes on while it scans, and breaks off when it
+ * finds something; and the whole file with something behind it is no less than the file. That takes another pass over the file.
+ *
+ * A part of the file with something behind it can't be told from a sanitised file: one that was only changed somewhere in its middle (HTML, CSV, mail, an
+ * archive without one of its members) begins as the file does, for as many bytes as any file cut short.
  * @throws whatever the body throws; the request's signal's reason.
  */
 export async function replacementIn(answer: Answer, verdict: Verdict, request: IcapScanRequest): Promise<IcapScanResult["replacement"]> {
@@ -21,7 +24,8 @@ export async function replacementIn(answer: Answer, verdict: Verdict, request: I
   if (!WHOLE.includes(answer.status) || http.status !== SENT_HTTP_STATUS || !isPlain(http.headers, returned.size)) return undefined;
   const { size, sha256 } = returned;
   if (size === 0) return undefined;
-  if (size < request.size && (await beginsWith(request.body(), size, sha256, request.signal))) return undefined;
+  const common = Math.min(size, request.size);
+  if (common > 0 && (await beginsWith(request.body(), common, sha256, request.signal))) return undefined;
   const contentType = http.headers.get("content-type");
   return { size, contentType: contentType !== undefined && CONTENT_TYPE.test(contentType) ? contentType : undefined };
 }

@@ -44,6 +44,8 @@ export function readServiceInfo({ status, headers }: Answer, method: IcapMethod)
 
 function refusal(status: number): IcapError {
   if (status === 407) return new IcapError("unavailable", "OPTIONS was answered with ICAP 407: the service wants (other) credentials");
+  if (status === 404)
+    return new IcapError("wrong_service", "OPTIONS was answered with ICAP 404: no such service, check the path of its URL");
   const code = status >= 400 && status < 500 && status !== 408 ? "wrong_service" : "unavailable";
   return new IcapError(code, `OPTIONS was answered with ICAP ${status}`);
 }

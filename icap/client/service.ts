@@ -17,7 +17,7 @@ import { within } from "./within.ts";
 /**
  * One ICAP service that scans by RESPMOD or REQMOD (RFC 3507). It keeps connections, asks OPTIONS when it has to, and gives a verdict that
  * is clean only where the answer proves it, or where it was told to trust the service without. Nothing is tried again but a kept connection
- * that the server closed as it was written to.
+ * that was over before it was asked anything.
  *
  * A process should have one for each service: its connections are counted here.
  */
@@ -37,8 +37,9 @@ export class IcapService implements AsyncDisposable {
     this.#settings = settings;
     this.#reading = readingOf(settings.profile, settings.blockedBy);
     this.#messages = new Messages(settings.target, settings.method, settings.credentials, settings.fields);
-    this.#pool = new ConnectionPool(settings.target, settings.pool);
-    this.#options = new OptionsCache((signal) => this.#fetchOptions(signal), options.clock ?? (() => performance.now()));
+    const clock = options.clock ?? (() => performance.now());
+    this.#pool = new ConnectionPool(settings.target, settings.pool, { clock, unsolicited: options.onUnsolicited });
+    this.#options = new OptionsCache((signal) => this.#fetchOptions(signal), clock);
   }
 
   /** The request URI, with its port. */
@@ -79,11 +80,15 @@ export class IcapService implements AsyncDisposable {
       }
       const { total } = this.#settings.timeouts;
       const answer = await this.#exchange(message, request.priority ?? false, total, request.signal);
-      const isTag = readIsTag(answer.headers);
+      const { isTag, broken } = this.#tagOf(answer);
       if (isTag !== undefined) this.#options.sawTag(isTag);
+      const told = { isTag: isTag ?? info.isTag, icapStatus: answer.status };
+      // What the heads say against the file stands, whatever becomes of the rest.
+      const heads = this.#verdict(message, { ...answer, sent: "part" }, "different");
+      if (heads.outcome === "infected" || heads.outcome === "unscannable") return { ...told, verdict: heads, replacement: undefined };
+      if (broken !== undefined) throw broken;
       const verdict = this.#verdict(message, answer, await bodyBeside(answer, request));
-      const replacement = this.#settings.method === "RESPMOD" ? await replacementIn(answer, verdict, request) : undefined;
-      return { verdict, isTag: isTag ?? info.isTag, icapStatus: answer.status, replacement };
+      return { ...told, verdict, replacement: await this.#replacement(answer, verdict, request) };
     } catch (error) {
       throw this.#reasonFor(error, request.signal);
     }
@@ -102,9 +107,14 @@ export class IcapService implements AsyncDisposable {
     // In the background nobody else ends it, and a server may send a byte at a time.
     const { connect, answer, total } = this.#settings.timeouts;
     const limit = Math.min(connect + 2 * answer, total);
-    const info = readServiceInfo(await this.#exchange(this.#messages.options(), true, limit, signal), this.#settings.method);
+    const said = await this.#exchange(this.#messages.options(), true, limit, signal);
+    if (said.broken !== undefined) throw said.broken;
+    const info = readServiceInfo(said, this.#settings.method);
     this.#pool.allow(info.maxConnections);
-    return info;
+    const { credentials } = this.#settings;
+    if (credentials === undefined) return info;
+    const { isTag, service } = info;
+    return { ...info, isTag: isTag && credentials.disguise(isTag), service: service && credentials.scrub(service) };
   }
 
   /** `limit`: milliseconds from the connection that it gets on. */
@@ -126,9 +136,33 @@ export class IcapService implements AsyncDisposable {
 
   async #try(lease: Lease, request: ExchangeRequest, fresh: boolean, signal: AbortSignal): Promise<Answer> {
     const connection = await lease.connection({ fresh, signal });
-    const answer = await exchange(connection, request, this.#settings, signal);
+    const answer = await exchange(connection, request, this.#settings, signal).finally(() => {
+      if (connection.unasked) this.#pool.distrust();
+    });
     if (answer.reusable) lease.keep(connection);
-    return answer;
+    // It was asked while the server was still trusted; nobody knows what it answers.
+    if (request.body === undefined || !connection.reused || !this.#pool.distrusts) return answer;
+    const why = "the server sends what nobody asked for, so that an answer on a kept connection can't be believed";
+    return { ...answer, broken: answer.broken ?? new IcapError("protocol", why, { answered: true }) };
+  }
+
+  /** An answer's ISTag; one that is longer than any server's breaks the answer. */
+  #tagOf({ headers, broken }: Answer): Pick<Answer, "broken"> & { readonly isTag: string | undefined } {
+    try {
+      const tag = readIsTag(headers);
+      const { credentials } = this.#settings;
+      return { isTag: tag && (credentials?.disguise(tag) ?? tag), broken };
+    } catch (error) {
+      if (!(error instanceof IcapError)) throw error;
+      return { isTag: undefined, broken: broken ?? new IcapError(error.code, error.message, { answered: true }) };
+    }
+  }
+
+  async #replacement(answer: Answer, verdict: Verdict, request: IcapScanRequest): Promise<IcapScanResult["replacement"]> {
+    const { method, credentials } = this.#settings;
+    const replacement = method === "RESPMOD" ? await replacementIn(answer, verdict, request) : undefined;
+    const repeats = replacement?.contentType !== undefined && credentials?.isRepeatedIn(replacement.contentType) === true;
+    return replacement !== undefined && repeats ? { ...replacement, contentType: undefined } : replacement;
   }
 
   #verdict({ httpTarget }: ScanMessage, answer: Answer, body: AnswerFacts["body"]): Verdict {
@@ -162,7 +196,7 @@ export class IcapService implements AsyncDisposable {
     if (this.#pool.closing.aborted && !signal.aborted) return this.#pool.closing.reason;
     if (!(error instanceof IcapError)) return error;
     const message = this.#settings.credentials?.scrub(error.message) ?? error.message;
-    return message === error.message ? error : new IcapError(error.code, message);
+    return message === error.message ? error : new IcapError(error.code, message, { answered: error.answered });
   }
 }
 

@@ -49,7 +49,7 @@ export function settingsFrom(options: IcapServiceOptions): Settings {
   for (const [name, value] of fields) {
     if (!/^[\x20-\x7e]*$/.test(value)) throw new TypeError(`the value of the field ${name} must be printable ASCII`);
   }
-  const { method = profile.method, preview = profile.preview } = options;
+  const { method = profile.method, preview = "never" } = options;
   // It would acquit every file by its first bytes.
   if (profile.blindPreview && preview !== "never")
     throw new TypeError(`preview must be never: ${profile.product} acquits whatever is previewed`);

@@ -29,7 +29,7 @@ export interface IcapServiceOptions {
   /** Ordinary scans that may wait for a connection; the next one fails with `busy`. 256 by default. */
   readonly maxWaiting?: number;
   /**
-   * A preview lets a server acquit bytes that it has not seen, so `never` is the default of most profiles. `required`: what OPTIONS asks for is
+   * A preview lets a server acquit bytes that it has not seen, so `never` is the default. `required`: what OPTIONS asks for is
    * sent as a preview; a 204 that comes before the rest was sent is an error, never clean. `trusted`: such a 204 is clean. A profile of a server
    * that acquits whatever is previewed takes `never` alone.
    */
@@ -48,6 +48,11 @@ export interface IcapServiceOptions {
   /** Milliseconds. */
   readonly timeouts?: Partial<IcapTimeouts>;
   readonly limits?: Partial<IcapLimits>;
+  /**
+   * Called each time bytes come that nobody asked for: behind a whole answer, or on a connection on which nothing is under way (ICAP 408 apart). Any 204 on
+   * a kept connection may have been a late answer to another file. From then on no connection is kept for 10 minutes. Must not throw.
+   */
+  readonly onUnsolicited?: () => void;
   /** Milliseconds since any fixed moment; `performance.now` by default. */
   readonly clock?: () => number;
 }
@@ -123,7 +128,8 @@ export interface IcapScanResult {
   readonly icapStatus: number | undefined;
   /**
    * Set when the server sent a whole other body in place of the file (`modified`, RESPMOD, with the HTTP status that was sent): all of
-   * it went to `request.returned`. Neither empty, nor the beginning of the file, nor of another length than its own head says, nor encoded.
+   * it went to `request.returned`. Neither empty, nor the beginning of the file, nor all of the file and more, nor of another length than its own head says, nor
+   * encoded.
    * `contentType` is what the server says of it, when that is printable and no longer than 255 characters.
    */
   readonly replacement: { readonly size: number; readonly contentType: string | undefined } | undefined;
@@ -156,6 +162,8 @@ export interface ServiceInfo {
 
 /** A service's connections at this moment. */
 export interface PoolStats {
+  /** Connections at most, as far as known. */
+  readonly limit: number;
   /** Connections, those being made included. */
   readonly open: number;
   readonly idle: number;

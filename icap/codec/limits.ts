@@ -13,7 +13,8 @@ export interface IcapLimits {
 }
 
 export const DEFAULT_LIMITS: IcapLimits = {
-  headerBytes: 64 * 1024,
+  // X-Violations-Found has four lines for each infected file in an archive.
+  headerBytes: 256 * 1024,
   headerCount: 256,
   chunkSizeDigits: 12,
   chunkLineBytes: 1024,

@@ -17,6 +17,8 @@ export interface MessageHead<Start> {
 }
 
 export interface MessageSink<Start> {
+  /** The ICAP head has come, and nothing of what it announces is read yet: the message may still turn out to be malformed, or never be whole. */
+  icapHead?(start: Start, headers: HeaderBlock): void;
   /** All heads have come. */
   head(head: MessageHead<Start>): void;
   /** A part of the body: a view into what was pushed. */
@@ -89,6 +91,7 @@ export class MessageParser<Start> {
     const lines = splitHead(this.#block.take());
     const start = this.#parseStart(lines[0] ?? "");
     const headers = HeaderBlock.parse(lines, 1, this.#limits);
+    this.#sink.icapHead?.(start, headers);
     const fields = headers.all("encapsulated");
     if (fields.length > 1) throw new MalformedMessage("protocol", "more than one Encapsulated header");
     if (fields[0] === undefined) {

@@ -265,3 +265,10 @@ describe("a profile", () => {
     expect(pathOf(profileOf("sophos"), "RESPMOD")).toBe("/");
   });
 });
+
+describe("a profile", () => {
+  it("finds viruses, unless it is of what looks for leaks alone", () => {
+    const blind = PROFILE_NAMES.filter((name) => !profileOf(name).findsViruses);
+    expect(blind).toEqual(["broadcom-dlp", "trellix-dlp"]);
+  });
+});

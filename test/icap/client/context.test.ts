@@ -106,6 +106,69 @@ describe("credentials", () => {
   });
 });
 
+/** The ISTag of OPTIONS, and that of a scan, when the server gives both of them this one. */
+async function tagsOf(tag: string, password: string): Promise<readonly (string | undefined)[]> {
+  const script: Script = {
+    options: OPTIONS.replace("tag-1", tag),
+    complete: ({ socket }) => socket.write(`ICAP/1.0 204 OK\r\nISTag: "${tag}"\r\n\r\n`),
+  };
+  await using it = await setUp(script, { credentials: { username: "gateway", password } });
+  const { isTag } = await it.service.options(new AbortController().signal);
+  return [isTag, (await scan(it.service, "hello")).isTag];
+}
+
+/** What is told of a server whose error repeats the password. */
+async function errorWith(password: string): Promise<string> {
+  const script: Script = { complete: ({ socket }) => socket.write(`ICAP/1.0 500 No\r\nX-Error-Code: <${password}>\r\n\r\n`) };
+  await using it = await setUp(script, { credentials: { username: "gateway", password } });
+  return JSON.stringify((await scan(it.service, "hello")).verdict);
+}
+
+describe("credentials of a service that repeats them", () => {
+  it.each(["pass-word-of-the-gateway", "Tr0ub4d", "abc"])(
+    "as its ISTag are not in it, and one tag is still another than the other (%s)",
+    async (password) => {
+      const [one, two] = [await tagsOf(`1-${password}`, password), await tagsOf(`2-${password}`, password)];
+      for (const tag of [...one, ...two]) expect(tag).not.toContain(password);
+      expect(one[0]).toBe(one[1]);
+      expect(two[0]).toBe(two[1]);
+      expect(one[0]).not.toBe(two[0]);
+      expect(await tagsOf(`1-${password}`, password)).toEqual(one);
+      expect(await tagsOf("harmless", password)).toEqual(["harmless", "harmless"]);
+    },
+  );
+
+  it("are in no text however short they are, if that is three characters or more", async () => {
+    for (const password of ["Q7!", "Q7!x", "Q7!xyzw"]) expect(await errorWith(password)).toContain("repeated the credentials");
+    for (const password of ["", "Q7"]) expect(await errorWith(password)).toContain("X-Error-Code");
+  });
+
+  it("in an answer that can't be read still have it said that there was one", async () => {
+    await using it = await setUp({ complete: ({ socket }) => socket.write(`${TOKEN}\r\n\r\n`) }, { credentials: CREDENTIALS });
+    await expect(scan(it.service, "hello")).rejects.toMatchObject({
+      code: "protocol",
+      answered: true,
+      message: expect.stringContaining("repeated") as unknown,
+    });
+  });
+
+  it("as its name, or as the type of what it sends, are not told", async () => {
+    const { password } = CREDENTIALS;
+    const ascii = password.slice(2);
+    const head = `HTTP/1.1 200 OK\r\nContent-Type: text/${ascii}\r\n\r\n`;
+    await using it = await setUp(
+      {
+        options: OPTIONS.replace("Allow", `Service: ${ascii}\r\nAllow`),
+        complete: ({ socket }) => socket.write(withBody("3\r\nbye\r\n0\r\n\r\n", head)),
+      },
+      { credentials: CREDENTIALS },
+    );
+    expect((await it.service.options(new AbortController().signal)).service).toContain("repeated the credentials");
+    const { replacement } = await scan(it.service, "hello", { returned: () => Promise.resolve() });
+    expect(replacement).toEqual({ size: 3, contentType: undefined });
+  });
+});
+
 describe("a service", () => {
   it.each<[string, Partial<IcapServiceOptions>]>([
     ["no connections", { maxConnections: 0 }],

@@ -4,14 +4,15 @@ import { describe, expect, it } from "vitest";
 import { ReturnedBody, beginsWith } from "../../../icap/client/echo.ts";
 
 describe("a body that came back", () => {
-  it("is told by its length and its SHA-256, in whatever pieces it came", () => {
+  it("is told by its length and the SHA-256 of as much as was sent, in whatever pieces it came", () => {
     fc.assert(
-      fc.property(fc.array(fc.uint8Array({ maxLength: 9 })), fc.nat({ max: 3 }), (pieces, less) => {
+      fc.property(fc.array(fc.uint8Array({ maxLength: 9 })), fc.integer({ min: -20, max: 3 }), (pieces, more) => {
         const whole = Buffer.concat(pieces);
-        const body = new ReturnedBody(whole.length + less);
+        const sent = Math.max(0, whole.length + more);
+        const body = new ReturnedBody(sent);
         for (const piece of pieces) body.push(piece);
         expect(body.size).toBe(whole.length);
-        expect(body.digest()).toEqual(createHash("sha256").update(whole).digest());
+        expect(body.digest()).toEqual(createHash("sha256").update(whole.subarray(0, sent)).digest());
       }),
     );
   });

@@ -30,8 +30,9 @@ class FullSocket extends Duplex {
 
 async function sentWhen(stuck: string, preview: number | undefined, say = (socket: Duplex): unknown => socket.push(CLEAN)) {
   const socket = new FullSocket(stuck);
+  const connection = new Connection(socket as unknown as Socket);
   const answer = exchange(
-    new Connection(socket as unknown as Socket),
+    connection,
     {
       heads: "heads",
       async *body() {
@@ -47,7 +48,7 @@ async function sentWhen(stuck: string, preview: number | undefined, say = (socke
   );
   setTimeout(() => say(socket), 20);
   const { sent, reusable, headers } = await answer;
-  return { sent, reusable, threat: headers.get("x-virus-id") };
+  return { sent, reusable, threat: headers.get("x-virus-id"), unasked: connection.unasked, usable: connection.usable };
 }
 
 describe("an answer that comes while the system has not taken", () => {
@@ -57,7 +58,7 @@ describe("an answer that comes while the system has not taken", () => {
     ["the preview's last chunk", "0\r\n\r\n", 4],
     ["the preview's bytes", "hell", 4],
   ])("%s speaks of a part, and its connection is at its end", async (_, stuck, preview) => {
-    expect(await sentWhen(stuck, preview)).toEqual({ sent: "part", reusable: false, threat: undefined });
+    expect(await sentWhen(stuck, preview)).toMatchObject({ sent: "part", reusable: false, threat: undefined });
   });
 
   it.each([
@@ -65,7 +66,7 @@ describe("an answer that comes while the system has not taken", () => {
     ["anything else, by a preview", 4, "preview"],
     ["anything else, by a preview of all", 5, "all"],
   ])("%s speaks of it", async (_, preview, sent) => {
-    expect(await sentWhen("nothing like it", preview)).toEqual({ sent, reusable: true, threat: undefined });
+    expect(await sentWhen("nothing like it", preview)).toMatchObject({ sent, reusable: true, threat: undefined, unasked: false });
   });
 
   it("and that is cut off behind its head still says what its head says", async () => {
@@ -75,6 +76,17 @@ describe("an answer that comes while the system has not taken", () => {
       // The next read is another one.
       setTimeout(() => socket.push(null), 20);
     };
-    expect(await sentWhen("0\r\n\r\n", undefined, cut)).toEqual({ sent: "part", reusable: false, threat: "Eicar" });
+    expect(await sentWhen("0\r\n\r\n", undefined, cut)).toMatchObject({ sent: "part", reusable: false, threat: "Eicar" });
+  });
+});
+
+function twice(socket: Duplex): void {
+  socket.push(CLEAN);
+  socket.push(CLEAN);
+}
+
+describe("an answer with bytes at its heels that are read before anybody has seen it", () => {
+  it("is the last one on its connection", async () => {
+    expect(await sentWhen("nothing like it", undefined, twice)).toMatchObject({ sent: "all", unasked: true, usable: false });
   });
 });

@@ -26,7 +26,7 @@ describe("the pool", () => {
     const priority = Array.from({ length: 5 }, () => scan(service, "hello", { priority: true }));
     await until(() => server.peers.length === ordinary + 1);
     expect(service.capacity).toBe(ordinary);
-    expect(service.stats()).toEqual({ open: ordinary + 1, idle: 0, busy: ordinary + 1, waiting: 25 - ordinary - 1 });
+    expect(service.stats()).toMatchObject({ open: ordinary + 1, idle: 0, busy: ordinary + 1, waiting: 25 - ordinary - 1 });
     const all = Promise.all([...scans, ...priority]);
     let done = false;
     void all.then(() => (done = true));

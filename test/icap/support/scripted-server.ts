@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { type AddressInfo, type Socket, createServer } from "node:net";
+import { type TlsOptions, createServer as createTlsServer } from "node:tls";
 
 export const OPTIONS =
   'ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nISTag: "tag-1"\r\nAllow: 204\r\nOptions-TTL: 3600\r\nEncapsulated: null-body=0\r\n\r\n';
@@ -30,11 +31,14 @@ export interface Script {
   readonly complete?: (peer: Peer) => void;
 }
 
-/** A server by plain sockets that says what it is told, when it is told, right or wrong. Bodies must not hold `\r\n0\r\n\r\n`. */
-export async function scriptedServer(script: Script) {
+/**
+ * A server by sockets, plain ones unless `tls` is given, that says what it is told, when it is told, right or wrong. Bodies must not hold
+ * `\r\n0\r\n\r\n`.
+ */
+export async function scriptedServer(script: Script, tls?: TlsOptions) {
   const sockets = new Set<Socket>();
   const count = { connections: 0, open: 0, peak: 0, requests: 0, options: 0 };
-  const server = createServer({ noDelay: true }, (socket) => {
+  const serve = (socket: Socket): void => {
     sockets.add(socket);
     count.connections++;
     count.open++;
@@ -74,12 +78,13 @@ export async function scriptedServer(script: Script) {
         if (!goesOn) peer = undefined;
       }
     });
-  });
+  };
+  const server = tls === undefined ? createServer({ noDelay: true }, serve) : createTlsServer(tls, serve);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   return {
-    url: `icap://127.0.0.1:${port}/scan`,
+    url: `${tls === undefined ? "icap" : "icaps"}://127.0.0.1:${port}/scan`,
     count,
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy();
