@@ -15,6 +15,7 @@ cacheCompiledCode();
 const USAGE = `Usage:
   matrix-icap-gateway -c FILE                starts the gateway
   matrix-icap-gateway check-config -c FILE   says what is wrong with a configuration file, and starts nothing
+  matrix-icap-gateway verdict …              blocks or allows a file by its hash, and shows what is known of it
   matrix-icap-gateway icap options URL       shows what an ICAP service says of itself
   matrix-icap-gateway icap scan URL FILE…    has files scanned by an ICAP service
   matrix-icap-gateway icap canary URL        shows what an ICAP service catches, and what to set if that is not enough
@@ -23,7 +24,8 @@ const USAGE = `Usage:
   -h, --help          shows this
       --version       shows the version
 
-Exit status: 0 when all is well, 1 when the gateway fails, 2 when the command line or the configuration is wrong; \`icap --help\` says more.
+Exit status: 0 when all is well, 1 when the gateway fails, 2 when the command line or the configuration is wrong.
+\`icap --help\` and \`verdict --help\` say more.
 SIGTERM and SIGINT end the gateway once it has finished what it is at; a second one ends it at once.
 `;
 
@@ -52,6 +54,11 @@ async function run(args: readonly string[]): Promise<void> {
   if (args[0] === "icap") {
     const { icap } = await import("./command/icap.ts");
     process.exitCode = await icap(args.slice(1));
+    return;
+  }
+  if (args[0] === "verdict") {
+    const { verdict } = await import("./command/verdict.ts");
+    process.exitCode = await verdict(args.slice(1), async (config) => (await import("./verdict-tools.ts")).openVerdictTools(config));
     return;
   }
   const { values, positionals } = parseCommandLine(args, {

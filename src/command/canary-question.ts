@@ -1,34 +1,43 @@
-import { randomUUID } from "node:crypto";
-import { IcapError, type IcapErrorCode, type IcapService } from "../../icap/index.ts";
+import { IcapError, type IcapService } from "../../icap/index.ts";
 import type { CanaryOutcome } from "../scan/canary-advice.ts";
-import { type CanaryKind, buildCanary } from "../scan/canary-samples.ts";
+import type { Canary } from "../scan/canary-samples.ts";
+import type { Description } from "../scan/description.ts";
+import { ANSWERED_BADLY, once } from "../scan/icap-canary.ts";
 import { failureOf } from "./failure.ts";
 import { describeFor } from "./subject.ts";
 
 /** Something that is sent to see what is said of it. */
 export interface Sample {
   readonly size: number;
-  readonly type: { readonly mime: string; readonly extension: string };
+  readonly type: Description;
   open(): AsyncIterable<Uint8Array>;
 }
 
 export type SampleAnswer = { readonly milliseconds: number } & (
   | { readonly outcome: CanaryOutcome; readonly detail: string; readonly tag: string | undefined }
-  /** It answered that it could not, or broke off or talked nonsense at this very file. */
-  | { readonly outcome: "failed"; readonly code: string; readonly detail: string }
+  /** It answered that it could not, or broke off or talked nonsense at this very file. `acquits`: by an answer that would have been clean. */
+  | { readonly outcome: "failed"; readonly code: string; readonly detail: string; readonly acquits: boolean }
   /** It was not there, or not in time. */
   | { readonly outcome: "unanswered"; readonly code: string; readonly detail: string }
 );
 
-const ANSWERED_BADLY: readonly IcapErrorCode[] = ["closed_early", "protocol", "limit"];
+export interface Asked {
+  readonly service: IcapService;
+  /** Whether the configuration has it told the type. */
+  readonly describeType: boolean | undefined;
+  /** Milliseconds. */
+  readonly timeout: number;
+  readonly signal: AbortSignal;
+}
 
-/** @param timeout milliseconds @throws the signal's reason */
-export async function askAbout(sample: Sample, service: IcapService, timeout: number, signal: AbortSignal): Promise<SampleAnswer> {
+/** @throws the signal's reason */
+export async function askAbout(sample: Sample, { service, describeType, timeout, signal }: Asked): Promise<SampleAnswer> {
   const begun = performance.now();
   const limited = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
   try {
-    const request = { ...describeFor(service, sample.type), body: () => sample.open(), size: sample.size, signal: limited };
-    const { verdict, isTag: tag } = await service.scan(request);
+    const described = describeFor(service, describeType, sample.type);
+    const request = { ...described, body: () => sample.open(), size: sample.size, signal: limited };
+    const { verdict, icapStatus, isTag: tag } = await service.scan(request);
     const milliseconds = performance.now() - begun;
     switch (verdict.outcome) {
       case "clean":
@@ -39,27 +48,18 @@ export async function askAbout(sample: Sample, service: IcapService, timeout: nu
       case "unscannable":
         return { outcome: verdict.outcome, detail: verdict.why, tag, milliseconds };
       case "error":
-        return { outcome: "failed", code: "error", detail: verdict.why, milliseconds };
+        return { outcome: "failed", code: "error", detail: verdict.why, acquits: icapStatus === 200 || icapStatus === 204, milliseconds };
     }
   } catch (error) {
     signal.throwIfAborted();
-    const { code, why } = failureOf(error, timeout);
-    const outcome = error instanceof IcapError && ANSWERED_BADLY.includes(error.code) ? "failed" : "unanswered";
-    return { outcome, code, detail: why, milliseconds: performance.now() - begun };
+    const { code, why: detail } = failureOf(error, timeout);
+    const milliseconds = performance.now() - begun;
+    return error instanceof IcapError && ANSWERED_BADLY.has(error.code)
+      ? { outcome: "failed", code, detail, acquits: false, milliseconds }
+      : { outcome: "unanswered", code, detail, milliseconds };
   }
 }
 
-export function canarySample(kind: CanaryKind): Sample {
-  const { bytes, type } = buildCanary(kind);
+export function sampleOf({ bytes, type }: Canary): Sample {
   return { size: bytes.length, type, open: () => once(bytes) };
-}
-
-/** Another one each time, so that no answer comes from a cache of hashes. */
-export function harmlessSample(): Sample {
-  const bytes = Buffer.from(`A harmless text file: ${randomUUID()}\n`);
-  return { size: bytes.length, type: { mime: "text/plain", extension: "txt" }, open: () => once(bytes) };
-}
-
-async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
-  yield bytes;
 }

@@ -1,17 +1,20 @@
 /** What `icap canary` found, for people and for scripts. */
 import type { CanaryKind } from "../scan/canary-samples.ts";
+import { formatSize } from "../scan/format-size.ts";
 import type { SampleAnswer } from "./canary-question.ts";
+import { formatTime } from "./format-time.ts";
 import { jsonLine, printable } from "./printable.ts";
-import { formatSize, formatTime } from "./quantities.ts";
 import { type Cell, Table } from "./table.ts";
 
-/** One sample, and what came of it. `harmless` must be clean, all others must not be. */
+/** One sample, and what came of it. */
 export interface Trial {
   readonly sample: CanaryKind | "harmless" | "large";
   readonly size: number;
   readonly answer: SampleAnswer;
-  /** `undecided`: there was no verdict. */
-  readonly result: "passed" | "failed" | "undecided";
+  /** Of the harmless file `passed` or `blocked`, of all others `caught` or `missed`; `unknown`: there was no verdict. */
+  readonly result: "passed" | "blocked" | "caught" | "missed" | "unknown";
+  /** Whether the gateway would not use a service that fails at it. */
+  readonly required: boolean;
   /** What to set. */
   readonly advice: string | undefined;
 }
@@ -23,6 +26,8 @@ export interface ProvenSize {
   readonly proven: number;
   /** False: something went wrong, and more may hold. */
   readonly complete: boolean;
+  /** It is certain that not all of it is scanned. */
+  readonly fallsShort: boolean;
 }
 
 export interface CanaryFindings {
@@ -35,14 +40,11 @@ export interface CanaryFindings {
 }
 
 const RESULTS: Readonly<Record<Trial["result"], Cell>> = {
-  passed: { text: "caught", style: "green" },
-  failed: { text: "MISSED", style: "red" },
-  undecided: { text: "unknown", style: "yellow" },
-};
-const HARMLESS: Readonly<Record<Trial["result"], Cell>> = {
-  ...RESULTS,
   passed: { text: "passed", style: "green" },
-  failed: { text: "BLOCKED", style: "red" },
+  caught: { text: "caught", style: "green" },
+  blocked: { text: "BLOCKED", style: "red" },
+  missed: { text: "MISSED", style: "red" },
+  unknown: { text: "unknown", style: "yellow" },
 };
 
 /** A row as soon as each answer is there. */
@@ -66,15 +68,19 @@ export class CanaryTable {
 
   row({ sample, size, answer, result }: Trial): void {
     const { outcome, milliseconds, detail } = answer;
-    const words = sample === "harmless" ? HARMLESS : RESULTS;
-    this.#table.row([sample, formatSize(size), words[result], outcome, formatTime(milliseconds), printable(detail)]);
+    this.#table.row([sample, formatSize(size), RESULTS[result], outcome, formatTime(milliseconds), printable(detail)]);
   }
 
   end({ size, advice, trials }: CanaryFindings): void {
     if (size !== undefined) process.stdout.write(`\n${sizeInWords(size)}\n`);
     for (const [index, text] of advice.entries()) process.stdout.write(`${index === 0 ? "\n" : ""}- ${printable(text)}\n`);
-    if (advice.length === 0 && trials.every(({ result }) => result === "passed")) process.stdout.write("\nNothing to mend.\n");
+    if (advice.length === 0 && trials.every(({ result }) => isGood(result))) process.stdout.write("\nNothing to mend.\n");
   }
+}
+
+/** Whether this is what was to be seen. */
+export function isGood(result: Trial["result"]): boolean {
+  return result === "passed" || result === "caught";
 }
 
 function sizeInWords({ wanted, proven, complete }: ProvenSize): string {
@@ -87,17 +93,20 @@ export function canaryJson({ url, tags, trials, size, advice }: CanaryFindings):
   return jsonLine({
     url,
     tags,
-    samples: trials.map(({ sample, size: bytes, answer: { milliseconds, outcome, detail, ...rest }, result, advice: ownAdvice }) => ({
-      sample,
-      size: bytes,
-      result,
-      outcome,
-      ...(detail === "" ? {} : { detail }),
-      ...("code" in rest ? { code: rest.code } : {}),
-      milliseconds: Math.round(milliseconds),
-      ...(ownAdvice === undefined ? {} : { advice: ownAdvice }),
-    })),
-    provenSize: size,
+    samples: trials.map(
+      ({ sample, size: bytes, answer: { milliseconds, outcome, detail, ...rest }, result, required, advice: ownAdvice }) => ({
+        sample,
+        size: bytes,
+        result,
+        required,
+        outcome,
+        ...(detail === "" ? {} : { detail }),
+        ...("code" in rest ? { code: rest.code } : {}),
+        milliseconds: Math.round(milliseconds),
+        ...(ownAdvice === undefined ? {} : { advice: ownAdvice }),
+      }),
+    ),
+    ...(size === undefined ? {} : { provenSize: { wanted: size.wanted, proven: size.proven, complete: size.complete } }),
     advice,
   });
 }

@@ -1,5 +1,5 @@
 import { IcapError } from "../../icap/index.ts";
-import { formatTime } from "./quantities.ts";
+import { formatTime } from "./format-time.ts";
 
 /** Why there is no verdict. */
 export interface Failure {

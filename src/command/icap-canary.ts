@@ -1,30 +1,27 @@
 /** `icap canary URL`: what a service catches, and up to which size. */
-import type { IcapService, IcapServiceOptions } from "../../icap/index.ts";
+import type { IcapServiceOptions } from "../../icap/index.ts";
 import { parseSize } from "../config/units.ts";
-import { complaintAbout } from "../scan/canary-advice.ts";
-import { CANARY_KINDS, type CanaryKind, buildCanary } from "../scan/canary-samples.ts";
-import { MAX_CANARY_SIZE, MIN_CANARY_SIZE, largeCanary } from "../scan/large-canary.ts";
-import { sizeAdvice } from "../scan/size-advice.ts";
-import { type Attempt, searchSize } from "../scan/size-search.ts";
-import { type Sample, askAbout, canarySample, harmlessSample } from "./canary-question.ts";
-import { type CanaryFindings, CanaryTable, type ProvenSize, type Trial, canaryJson } from "./canary-report.ts";
+import { CANARY_KINDS, type CanaryKind } from "../scan/canary-samples.ts";
+import { formatSize } from "../scan/format-size.ts";
+import { MAX_CANARY_SIZE, MIN_CANARY_SIZE } from "../scan/large-canary.ts";
+import { type Plan, examine } from "./canary-examination.ts";
+import { type CanaryFindings, CanaryTable, canaryJson, isGood } from "./canary-report.ts";
 import { UsageError, parseCommandLine } from "./command-line.ts";
 import { failureOf } from "./failure.ts";
 import { jsonLine, printable } from "./printable.ts";
-import { Progress } from "./progress.ts";
-import { formatSize } from "./quantities.ts";
-import { SERVICE_OPTIONS, SERVICE_USAGE, chooseService, openService } from "./service-options.ts";
+import { type ConfiguredService, SERVICE_OPTIONS, SERVICE_USAGE, chooseService, openService } from "./service-options.ts";
 
 const USAGE = `Usage: matrix-icap-gateway icap canary URL [options]
 
 Sends the EICAR test file in several wrappings, and one harmless file; shows which of them the service catches, up to which size it scans, and
 what to set where it misses something. The samples are not dangerous, but the service may raise an alarm.
 
-  --canary KIND        sends this one alone: ${CANARY_KINDS.join(", ")}; may be repeated
-  --size SIZE          up to which size it should scan; scan.max_file_size of the configuration, else 200MiB; 0 leaves that out
+  --canary KIND        sends this one alone, and it must be caught: ${CANARY_KINDS.join(", ")};
+                       may be repeated
+  --size SIZE          up to which size it should scan, 0 leaves that out; 200MiB by default, with -c scan.max_file_size where prove_size is on
 ${SERVICE_USAGE}
-Exit status: 0 when it catches all up to that size, 1 when it misses any (or calls the harmless file anything but clean), else 2 when an
-answer is missing or the command line is wrong.
+Exit status: 0 when it catches all that it must, up to that size; 1 when it misses any (or calls the harmless file anything but clean); else
+2 when an answer is missing or the command line is wrong. It must catch all that is sent; with -c, what the service's canary names.
 `;
 
 const DEFAULT_SIZE = 200 * 1024 * 1024;
@@ -37,27 +34,38 @@ export async function icapCanary(args: readonly string[], signal: AbortSignal): 
     process.stdout.write(USAGE);
     return 0;
   }
-  const [{ replicas, timeout, maxFileSize }, rest] = await chooseService(values, positionals);
+  const [{ replicas, timeout, configured }, rest] = await chooseService(values, positionals);
   if (rest.length > 0) throw new UsageError(`unknown words: ${rest.map(printable).join(" ")}`);
-  const kinds = kindsFrom(values.canary);
-  const wanted = sizeFrom(values.size) ?? Math.min(Math.max(maxFileSize ?? DEFAULT_SIZE, MIN_CANARY_SIZE), MAX_CANARY_SIZE);
+  const plan = { ...canariesFrom(values.canary, configured), size: sizeFrom(values.size, configured) };
   const statuses: number[] = [];
   for (const [index, replica] of replicas.entries()) {
     if (index > 0 && values.json !== true) process.stdout.write("\n");
-    statuses.push(await examine(replica, { kinds, wanted, timeout, json: values.json ?? false, signal }));
+    statuses.push(await run(replica, plan, { describeType: configured?.describeType, timeout, json: values.json ?? false, signal }));
   }
   return statuses.includes(1) ? 1 : Math.max(...statuses);
 }
 
-function kindsFrom(names: readonly string[] | undefined): readonly CanaryKind[] {
-  if (names === undefined) return CANARY_KINDS;
+function canariesFrom(names: readonly string[] | undefined, configured: ConfiguredService | undefined): Pick<Plan, "kinds" | "required"> {
+  if (names === undefined && configured !== undefined) {
+    const { canaries } = configured;
+    // As in the gateway: what looks for no viruses is not asked about any.
+    return canaries.length === 0 ? { kinds: [], required: [] } : { kinds: CANARY_KINDS, required: ["harmless", ...canaries] };
+  }
+  const kinds = names === undefined ? CANARY_KINDS : kindsFrom(names);
+  return { kinds, required: ["harmless", ...kinds] };
+}
+
+function kindsFrom(names: readonly string[]): readonly CanaryKind[] {
   const unknown = names.find((name) => !CANARY_KINDS.some((kind) => kind === name));
   if (unknown !== undefined) throw new UsageError(`--canary must be one of ${CANARY_KINDS.join(", ")}`);
   return CANARY_KINDS.filter((kind) => names.includes(kind));
 }
 
-function sizeFrom(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
+function sizeFrom(text: string | undefined, configured: ConfiguredService | undefined): number {
+  if (text === undefined) {
+    const size = configured === undefined ? DEFAULT_SIZE : configured.size;
+    return size === 0 ? 0 : Math.min(Math.max(size, MIN_CANARY_SIZE), MAX_CANARY_SIZE);
+  }
   const size = parseSize(text);
   if (size === 0) return 0;
   if (size === undefined || size < MIN_CANARY_SIZE || size > MAX_CANARY_SIZE) {
@@ -68,96 +76,36 @@ function sizeFrom(text: string | undefined): number | undefined {
   return size;
 }
 
-interface Examination {
-  readonly kinds: readonly CanaryKind[];
-  /** Bytes; 0: no matter. */
-  readonly wanted: number;
+interface How {
+  readonly describeType: boolean | undefined;
   readonly timeout: number;
   readonly json: boolean;
   readonly signal: AbortSignal;
 }
 
 /** @returns the exit status */
-async function examine(replica: IcapServiceOptions, { kinds, wanted, timeout, json, signal }: Examination): Promise<number> {
+async function run(replica: IcapServiceOptions, plan: Plan, { describeType, timeout, json, signal }: How): Promise<number> {
   await using service = openService(replica);
-  const table = json ? undefined : new CanaryTable();
-  const tell = ({ code, why }: { readonly code: string; readonly why: string }): number => {
-    if (json) process.stdout.write(jsonLine({ url: service.url, error: { code, why } }));
-    else process.stderr.write(`${printable(`${service.url}: ${why}`)}\n`);
-    return 2;
-  };
   try {
     await service.options(AbortSignal.any([signal, AbortSignal.timeout(timeout)]));
   } catch (error) {
     signal.throwIfAborted();
-    return tell(failureOf(error, timeout));
+    const { code, why } = failureOf(error, timeout);
+    if (json) process.stdout.write(jsonLine({ url: service.url, error: { code, why } }));
+    else process.stderr.write(`${printable(`${service.url}: ${why}`)}\n`);
+    return 2;
   }
-
+  const table = json ? undefined : new CanaryTable();
   table?.begin(service.url);
-  const trials: Trial[] = [];
-  const run = async (kind: Trial["sample"], sample: Sample): Promise<Trial> => {
-    const trial = await tryOut(kind, sample, service, timeout, signal);
-    trials.push(trial);
-    table?.row(trial);
-    return trial;
-  };
-  await run("harmless", harmlessSample());
-  for (const kind of kinds) {
-    if (isGone(trials)) break;
-    await run(kind, canarySample(kind));
-  }
-  // A scanner that does not look into a small zip says nothing by what it says of large ones.
-  const looksIntoZips = !trials.some(({ sample, result }) => (sample === "plain" || sample === "zip") && result !== "passed");
-  const size = wanted > 0 && looksIntoZips && !isGone(trials) ? await findSize(wanted, (sample) => run("large", sample)) : undefined;
-
-  const tags = [...new Set(trials.flatMap(({ answer }) => ("tag" in answer && answer.tag !== undefined ? [answer.tag] : [])))];
-  const advice = [...new Set(trials.flatMap((trial) => trial.advice ?? []))];
-  if (tags.length > 1) advice.push("its ISTag changed in the meantime: some of these answers may be of other signatures than the others");
-  if (size !== undefined && size.proven < wanted)
-    advice.push(sizeAdvice(size.proven, wanted, size.complete ? undefined : "not every canary was answered"));
-  const findings: CanaryFindings = { url: service.url, tags, trials, size, advice };
+  const findings = await examine(plan, { service, describeType, timeout, signal }, (trial) => table?.row(trial));
   if (json) process.stdout.write(canaryJson(findings));
   else table?.end(findings);
-  if (trials.some(({ result }) => result === "failed")) return 1;
-  return trials.some(({ result }) => result === "undecided") ? 2 : 0;
+  return statusOf(findings);
 }
 
-/** It takes no connection any more: whatever else is sent, nobody will answer. */
-function isGone(trials: readonly Trial[]): boolean {
-  const answer = trials.at(-1)?.answer;
-  return answer?.outcome === "unanswered" && answer.code === "connect_failed";
-}
-
-async function tryOut(kind: Trial["sample"], sample: Sample, service: IcapService, timeout: number, signal: AbortSignal): Promise<Trial> {
-  const progress = new Progress(sample.size);
-  progress.label(kind);
-  const counted: Sample = { ...sample, open: progress.count(() => sample.open()) };
-  try {
-    const answer = await askAbout(counted, service, timeout, signal);
-    const trial = { sample: kind, size: sample.size, answer };
-    if (answer.outcome === "failed" || answer.outcome === "unanswered") return { ...trial, result: "undecided", advice: undefined };
-    if (kind === "harmless") {
-      if (answer.outcome === "clean") return { ...trial, result: "passed", advice: undefined };
-      return {
-        ...trial,
-        result: "failed",
-        advice: `it answered "${answer.outcome}" to a harmless text file, so its verdicts mean nothing`,
-      };
-    }
-    if (kind === "large") return { ...trial, result: answer.outcome === "infected" ? "passed" : "failed", advice: undefined };
-    const advice = complaintAbout(kind, answer.outcome);
-    return { ...trial, result: advice === undefined ? "passed" : "failed", advice };
-  } finally {
-    progress.clear();
-  }
-}
-
-async function findSize(wanted: number, run: (sample: Sample) => Promise<Trial>): Promise<ProvenSize> {
-  const found = await searchSize(wanted, async (size): Promise<Attempt> => {
-    const canary = largeCanary(size);
-    const { answer } = await run({ size, type: buildCanary("zip").type, open: () => canary.open() });
-    if (answer.outcome === "infected" || answer.outcome === "failed" || answer.outcome === "unanswered") return answer.outcome;
-    return "acquitted";
-  });
-  return { wanted, proven: found.caught, complete: found.complete };
+function statusOf({ trials, size }: CanaryFindings): number {
+  const failed = trials.filter(({ required, result }) => required && !isGood(result));
+  if (size?.fallsShort === true || failed.some(({ result }) => result !== "unknown")) return 1;
+  const answered = failed.length === 0 && (size?.complete ?? true) && trials.every(({ answer }) => answer.outcome !== "unanswered");
+  return answered ? 0 : 2;
 }

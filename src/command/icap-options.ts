@@ -2,10 +2,10 @@
 import { IcapError, type IcapMethod, type IcapServiceOptions, type ServiceInfo } from "../../icap/index.ts";
 import { UsageError, parseCommandLine } from "./command-line.ts";
 import { failureOf } from "./failure.ts";
+import { formatTime } from "./format-time.ts";
 import { jsonLine, printable } from "./printable.ts";
-import { formatTime } from "./quantities.ts";
 import { serviceAdvice } from "./service-advice.ts";
-import { SERVICE_OPTIONS, SERVICE_USAGE, chooseService, openService } from "./service-options.ts";
+import { type ConfiguredService, SERVICE_OPTIONS, SERVICE_USAGE, chooseService, openService } from "./service-options.ts";
 import { Table, widthOf } from "./table.ts";
 import { type TlsFacts, tlsFacts } from "./tls-facts.ts";
 
@@ -34,14 +34,14 @@ export async function icapOptions(args: readonly string[], signal: AbortSignal):
     process.stdout.write(USAGE);
     return 0;
   }
-  const [{ replicas, timeout }, rest] = await chooseService(values, positionals);
+  const [{ replicas, timeout, configured }, rest] = await chooseService(values, positionals);
   if (rest.length > 0) throw new UsageError(`unknown words: ${rest.map(printable).join(" ")}`);
   let status = 0;
   for (const [index, replica] of replicas.entries()) {
     if (index > 0 && values.json !== true) process.stdout.write("\n");
     const limited = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
     try {
-      const answer = await ask(replica, limited);
+      const answer = await ask(replica, configured?.context, limited);
       if (values.json) process.stdout.write(jsonLine(asJson(answer)));
       else show(answer);
     } catch (error) {
@@ -55,20 +55,22 @@ export async function icapOptions(args: readonly string[], signal: AbortSignal):
   return status;
 }
 
-async function ask(replica: IcapServiceOptions, signal: AbortSignal): Promise<Answer> {
+type Context = ConfiguredService["context"] | undefined;
+
+async function ask(replica: IcapServiceOptions, context: Context, signal: AbortSignal): Promise<Answer> {
   try {
-    return await askFor(replica, signal);
+    return await askFor(replica, context, signal);
   } catch (error) {
     if (!(error instanceof IcapError) || error.code !== "wrong_service" || replica.method !== undefined) throw error;
     try {
-      return await askFor({ ...replica, method: "REQMOD" }, signal, "REQMOD");
+      return await askFor({ ...replica, method: "REQMOD" }, context, signal, "REQMOD");
     } catch {
       throw error;
     }
   }
 }
 
-async function askFor(replica: IcapServiceOptions, signal: AbortSignal, otherMethod?: IcapMethod): Promise<Answer> {
+async function askFor(replica: IcapServiceOptions, context: Context, signal: AbortSignal, otherMethod?: IcapMethod): Promise<Answer> {
   await using service = openService(replica);
   // The first answer pays for the connection, so the second one is timed.
   await service.options(signal);
@@ -77,7 +79,7 @@ async function askFor(replica: IcapServiceOptions, signal: AbortSignal, otherMet
   const roundTrip = performance.now() - begun;
   const { url } = service;
   const tls = /^icaps:/i.test(url) ? await tlsFacts(url, replica.tls ?? {}, signal) : undefined;
-  const facts = { url, info, tls, ...(otherMethod === undefined ? {} : { otherMethod }) };
+  const facts = { url, info, tls, context, ...(otherMethod === undefined ? {} : { otherMethod }) };
   return { ...facts, roundTrip, advice: serviceAdvice(facts, Date.now()) };
 }
 

@@ -1,12 +1,14 @@
 /** `icap scan URL FILE…`: has files scanned, each streamed from where it lies. */
 import { stat } from "node:fs/promises";
 import type { IcapService, Verdict } from "../../icap/index.ts";
-import { askAbout, canarySample } from "./canary-question.ts";
+import { buildCanary } from "../scan/canary-samples.ts";
+import { formatSize } from "../scan/format-size.ts";
+import { type Asked, askAbout, sampleOf } from "./canary-question.ts";
 import { UsageError, parseCommandLine } from "./command-line.ts";
 import { type Failure, failureOf } from "./failure.ts";
+import { formatTime } from "./format-time.ts";
 import { jsonLine, printable } from "./printable.ts";
 import { Progress } from "./progress.ts";
-import { formatSize, formatTime } from "./quantities.ts";
 import { FileError, ScannedFile } from "./scanned-file.ts";
 import { seemsWithoutEngine } from "./service-advice.ts";
 import { type ChosenService, SERVICE_OPTIONS, SERVICE_USAGE, chooseService, openService } from "./service-options.ts";
@@ -58,7 +60,7 @@ export async function icapScan(args: readonly string[], signal: AbortSignal): Pr
   await using _ = "failure" in service ? undefined : service;
   const progress = new Progress(await sizeOf(files));
   const report = values.json ? reportJson : reportTable(files);
-  const scan: Scan = { service, timeout: chosen.timeout, progress, signal };
+  const scan: Scan = { service, chosen, progress, signal };
   const outcomes = new Set<Result["verdict"]>();
   const queue = files.values();
   const work = async (): Promise<void> => {
@@ -87,16 +89,17 @@ function jobsFrom(text: string | undefined): number {
 
 /** The first replica that answers OPTIONS, and has an engine; or why none does. */
 async function firstThatAnswers(
-  { replicas, timeout }: ChosenService,
+  { replicas, timeout, configured }: ChosenService,
   jobs: number,
   signal: AbortSignal,
 ): Promise<IcapService | { readonly failure: Failure }> {
+  const describeType = configured?.describeType;
   const failures: Failure[] = [];
   for (const options of replicas) {
     const service = openService({ ...options, maxConnections: jobs, reservedConnections: 0 });
     try {
       const info = await service.options(AbortSignal.any([signal, AbortSignal.timeout(timeout)]));
-      if (!seemsWithoutEngine(info) || (await catchesEicar(service, timeout, signal))) return service;
+      if (!seemsWithoutEngine(info) || (await catchesEicar({ service, describeType, timeout, signal }))) return service;
       await service[Symbol.asyncDispose]();
       failures.push(WITHOUT_ENGINE);
     } catch (error) {
@@ -111,8 +114,8 @@ async function firstThatAnswers(
 
 const WITHOUT_ENGINE: Failure = { code: "no_engine", why: "there is no antivirus engine behind the service: it passes EICAR" };
 
-async function catchesEicar(service: IcapService, timeout: number, signal: AbortSignal): Promise<boolean> {
-  const { outcome } = await askAbout(canarySample("plain"), service, timeout, signal);
+async function catchesEicar(asked: Asked): Promise<boolean> {
+  const { outcome } = await askAbout(sampleOf(buildCanary("plain")), asked);
   return outcome === "infected";
 }
 
@@ -127,13 +130,14 @@ async function sizeOf(files: readonly string[]): Promise<number> {
 
 interface Scan {
   readonly service: IcapService | { readonly failure: Failure };
-  readonly timeout: number;
+  readonly chosen: ChosenService;
   readonly progress: Progress;
   readonly signal: AbortSignal;
 }
 
 /** Whatever is wrong with the file or the answer is a result; only the user's own signal is thrown. */
-async function scanFile(file: string, { service, timeout, progress, signal }: Scan): Promise<Result> {
+async function scanFile(file: string, { service, chosen, progress, signal }: Scan): Promise<Result> {
+  const { timeout, configured } = chosen;
   const begun = performance.now();
   const result = (rest: Omit<Result, "file" | "milliseconds">): Result => ({ file, ...rest, milliseconds: performance.now() - begun });
   progress.label(printable(file));
@@ -144,7 +148,8 @@ async function scanFile(file: string, { service, timeout, progress, signal }: Sc
     if ("failure" in service) return result({ size, verdict: "error", ...service.failure });
     const body = progress.count(() => opened.read());
     const limited = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
-    const { verdict, isTag } = await service.scan({ ...describeFor(service, typeOfPath(file)), body, size, signal: limited });
+    const described = describeFor(service, configured?.describeType, typeOfPath(file));
+    const { verdict, isTag } = await service.scan({ ...described, body, size, signal: limited });
     // What was found in it was there, whatever the file holds by now.
     if (verdict.outcome !== "infected") await opened.checkUnchanged();
     const tag = isTag === undefined ? {} : { tag: isTag };

@@ -1,4 +1,4 @@
-import { formatSize } from "./quantities.ts";
+import { formatSize } from "../scan/format-size.ts";
 
 /** Milliseconds between two drawings; a terminal gains nothing from more. */
 const REDRAW = 100;

@@ -77,7 +77,7 @@ describe("icap options", () => {
   });
 
   it.each([
-    ["a service that is not there", () => services.url("nowhere"), "wrong_service", /ICAP 404/],
+    ["a service that is not there", () => services.url("nowhere"), "wrong_service", /ICAP 404: no such service, check the path/],
     ["a server that is not there", () => "icap://127.0.0.1:1/av", "connect_failed", /ECONNREFUSED/],
   ])("%s ends it with 2", async (_, url, code, message) => {
     const plain = await icap(["options", url()]);

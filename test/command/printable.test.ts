@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { jsonLine, printable } from "../../src/command/printable.ts";
-import { formatSize, formatTime } from "../../src/command/quantities.ts";
+import { formatTime } from "../../src/command/format-time.ts";
+import { formatSize } from "../../src/scan/format-size.ts";
 
 describe("text that others chose", () => {
   it.each([

@@ -22,6 +22,12 @@ export function answering(
 
 export const CLEAN: IcapReply = { status: 204 };
 
+export const BLOCKED: IcapReply = {
+  status: 200,
+  fields: [["X-Infection-Found", "Type=0; Resolution=2; Threat=EICAR;"]],
+  http: { startLine: "HTTP/1.1 403 Forbidden", fields: [["Content-Length", "0"]], body: Buffer.alloc(0) },
+};
+
 export const UNSCANNABLE: IcapReply = {
   status: 200,
   fields: [["X-Infection-Found", "Type=2; Resolution=2; Threat=Encrypted archive;"]],

@@ -1,4 +1,4 @@
-/** Sizes and times as people read them. */
+/** Sizes as people read them, the same in logs, readiness and on the command line. */
 
 const KIB = 1024;
 const UNITS = ["KiB", "MiB", "GiB", "TiB"] as const;
@@ -10,11 +10,4 @@ export function formatSize(bytes: number): string {
   const value = bytes / KIB ** power;
   const digits = value < 10 ? 100 : value < 100 ? 10 : 1;
   return `${Math.floor(value * digits) / digits} ${UNITS[power - 1]}`;
-}
-
-/** `0.4 ms`, `12 ms`, `3.2 s`, `125 s`. */
-export function formatTime(milliseconds: number): string {
-  if (milliseconds < 999.5) return `${milliseconds < 9.95 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
-  const seconds = milliseconds / 1000;
-  return `${seconds < 99.95 ? seconds.toFixed(1) : Math.round(seconds)} s`;
 }
