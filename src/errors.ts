@@ -36,11 +36,13 @@ const ANSWERS = {
   not_yet_uploaded: { status: 504, reason: "M_UNKNOWN", info: "The media has not been uploaded yet" },
   homeserver_failed: { status: 502, reason: "MCS_MEDIA_REQUEST_FAILED", info: "The media could not be fetched from the homeserver" },
   infected: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "***VIRUS DETECTED***" },
+  blocked: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "This file was blocked by an administrator" },
   modified: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The scanner replaced the media, so it is blocked" },
   unscannable: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media can't be scanned, so it is blocked" },
   too_large: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media is too large to be scanned" },
   type_forbidden: { status: 403, reason: "MCS_MIME_TYPE_FORBIDDEN", info: "Media of this type is not allowed" },
   scanner_unavailable: { status: 503, reason: "M_UNKNOWN", info: "The media can't be scanned at the moment" },
+  unclear_verdict: { status: 503, reason: "M_UNKNOWN", info: "The scanner's answer could not be understood" },
   beyond_proof: { status: 503, reason: "M_UNKNOWN", info: "The media is larger than the scanner is proven to scan" },
   still_scanning: { status: 503, reason: "M_UNKNOWN", info: "The scan is not done yet; ask again" },
   no_room: { status: 503, reason: "M_UNKNOWN", info: "There is no room for this media at the moment; ask again" },
@@ -87,6 +89,7 @@ const FORMS: Partial<Record<ErrorCode, { form: ErrorForm; errcode: string }>> = 
 /** Codes after which asking again makes sense, and the seconds that are suggested when nobody knows better. */
 const RETRY_AFTER: Partial<Record<ErrorCode, number>> = {
   scanner_unavailable: 10,
+  unclear_verdict: 10,
   beyond_proof: 60,
   still_scanning: 5,
   no_room: 5,

@@ -21,7 +21,11 @@ export function proxyUrlProblem(text: string): string | undefined {
 export function redisUrlProblem(text: string): string | undefined {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url !== undefined && url.password !== "") return "must not hold a password: put it into a file and name that in password_path";
-  return urlProblem(text, ["redis:", "rediss:"], "redis://127.0.0.1:6379", true);
+  const problem = urlProblem(text, ["redis:", "rediss:"], "redis://127.0.0.1:6379", true);
+  if (problem !== undefined || url === undefined) return problem;
+  return /^\/?\d{0,4}$/.test(url.pathname) && url.search === ""
+    ? undefined
+    : "may have the number of a database behind its port, and nothing else";
 }
 
 /** `192.0.2.1`, `2001:db8::/32` … */

@@ -1,6 +1,6 @@
 /** The `icap` section: one entry for each service that scans. `config.example.yaml` explains each key. */
 import * as z from "zod";
-import { PROFILE_NAMES, isFreeField } from "../../icap/index.ts";
+import { PROFILE_NAMES, isFreeField, profileOf } from "../../icap/index.ts";
 import { icapUrlProblem } from "./addresses.ts";
 import { ALWAYS, LONGEST_TIMER, checked, count, duration, path, section } from "./fields.ts";
 
@@ -46,6 +46,9 @@ const suspend = section({
   max_pause: duration(LONGEST_TIMER).prefault("5m"),
 });
 
+/** What a service has to catch unless it is set otherwise. */
+const PROVED: readonly ("plain" | "zip" | "pdf")[] = ["plain", "zip", "pdf"];
+
 const service = z
   .strictObject({
     name: z.string().regex(/^[a-z0-9-]{1,64}$/, "must be 1 to 64 of a-z, 0-9 and -"),
@@ -53,7 +56,7 @@ const service = z
     profile: z.enum(PROFILE_NAMES).default("auto"),
     method: z.enum(["RESPMOD", "REQMOD"]).exactOptional(),
     required: z.boolean().default(true),
-    canary: z.array(z.enum(["plain", "zip", "pdf", "png", "trailing", "expand", "encrypted"])).default(["plain", "zip", "pdf"]),
+    canary: z.array(z.enum(["plain", "zip", "pdf", "png", "trailing", "expand", "encrypted"])).exactOptional(),
     prove_size: z.boolean().default(true),
     blocked_headers: z.array(headerName).default([]),
     describe_type: z.boolean().exactOptional(),
@@ -74,7 +77,13 @@ const service = z
     password_path: path.exactOptional(),
   })
   .superRefine((value, context) => {
+    // What is no section at all has been told of already.
+    if (typeof value !== "object" || value === null) return;
     const issue = (key: string, message: string) => context.addIssue({ code: "custom", path: [key], message });
+    const urls: readonly unknown[] = Array.isArray(value.urls) ? value.urls : [];
+    for (const [at, url] of urls.entries()) {
+      if (urls.indexOf(url) < at) context.addIssue({ code: "custom", path: ["urls", at], message: "stands here already" });
+    }
     if (value.username !== undefined && value.password_path === undefined) issue("username", "needs password_path beside it");
     if (value.password_path !== undefined && value.username === undefined) issue("password_path", "needs username beside it");
     const secure = Array.isArray(value.urls) && value.urls.some((url: unknown) => typeof url === "string" && /^icaps:/i.test(url));
@@ -82,7 +91,9 @@ const service = z
       issue("preview", "must be never: FortiSandbox passes whatever is previewed");
     }
     if (value.tls !== undefined && !secure) issue("tls", "is for icaps:// alone, and there is none among the urls");
-  }, ALWAYS);
+  }, ALWAYS)
+  // A DLP knows no viruses, and would be taken for a broken antivirus.
+  .transform(({ canary, ...value }) => ({ ...value, canary: canary ?? (profileOf(value.profile).findsViruses ? PROVED : []) }));
 
 export const icap = z.preprocess(
   (value) => value ?? [],

@@ -1,9 +1,10 @@
 /** The configuration as a whole: its type, what must hold across sections, and what an operator should know about it. */
 import * as z from "zod";
 import { isLoopback } from "./addresses.ts";
+import { resultCache } from "./cache-section.ts";
 import { ALWAYS } from "./fields.ts";
 import { icap } from "./icap-section.ts";
-import { admin, crypto, download, log, resultCache, scan, web } from "./sections.ts";
+import { admin, crypto, download, log, scan, web } from "./sections.ts";
 
 export const schema = z
   .strictObject({ web, admin, icap, scan, result_cache: resultCache, download, crypto, log })
@@ -53,14 +54,19 @@ function isAdvisory(service: { readonly required?: unknown } | null): boolean {
  * working directory.
  */
 export type Config = Settings & {
-  readonly icap: readonly (Service & {
-    readonly password?: string;
-    readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string };
-  })[];
-  readonly result_cache: { readonly redis?: { readonly password?: string } };
+  readonly icap: readonly (Settings["icap"][number] & { readonly password?: string; readonly tls?: TlsTexts })[];
+  readonly result_cache: { readonly digest_secret?: string; readonly redis?: RedisConfig };
 };
 
-type Service = Settings["icap"][number];
+export type RedisSettings = NonNullable<Settings["result_cache"]["redis"]>;
+export type RedisConfig = RedisSettings & { readonly password?: string; readonly sentinel_password?: string; readonly tls?: TlsTexts };
+
+/** In PEM form. */
+export interface TlsTexts {
+  readonly ca?: string;
+  readonly cert?: string;
+  readonly key?: string;
+}
 
 export interface Remark {
   readonly path: readonly (string | number)[];
@@ -75,9 +81,18 @@ export function remarks(config: Config, memory: number): Remark[] {
   const found: Remark[] = [];
   const remark = (path: Remark["path"], message: string) => found.push({ path, message });
   for (const [index, service] of config.icap.entries()) {
+    const { pause, max_pause: maxPause } = service.suspend;
+    if (pause > maxPause) remark(["icap", index, "suspend", "pause"], "is longer than max_pause, which is what counts");
+    if (service.connect_timeout > service.total_timeout) {
+      remark(["icap", index, "connect_timeout"], "is longer than total_timeout, which is what counts");
+    }
+    if (service.prove_size && service.canary.length > 0 && service.max_connections < 3) {
+      remark(["icap", index, "max_connections"], "is so small that files wait while the service proves up to which size it scans");
+    }
     for (const [at, url] of service.urls.entries()) {
       if (!isLoopback(url) && /^icap:/i.test(url)) {
-        remark(["icap", index, "urls", at], "files travel to this service in the clear, decrypted ones too: icaps:// encrypts them");
+        const what = service.username === undefined ? "decrypted ones too" : "decrypted ones too, and the password with them";
+        remark(["icap", index, "urls", at], `files travel to this service in the clear, ${what}: icaps:// encrypts them`);
       }
     }
     if (service.preview === "trusted") {
@@ -89,6 +104,9 @@ export function remarks(config: Config, memory: number): Remark[] {
     if (service.required && !service.canary.includes("plain")) {
       remark(["icap", index, "canary"], "nobody checks that this service catches a virus: fit for DLP, not for an antivirus");
     }
+  }
+  if (config.scan.on_modified === "deliver" && config.icap.filter(({ required }) => required).length < 2) {
+    remark(["scan", "on_modified"], "hands on what the only scanner sent back, on that scanner's word alone");
   }
   if (config.scan.spool.memory > memory / 2) remark(["scan", "spool", "memory"], "is more than half of the memory that there is");
   if (config.scan.on_unavailable === "allow") remark(["scan", "on_unavailable"], "files pass unscanned while a scanner does not answer");

@@ -1,6 +1,6 @@
 /** The sections of the configuration file: keys, defaults and what must hold within a section. `config.example.yaml` explains each key. */
 import * as z from "zod";
-import { homeserverUrlProblem, networkProblem, proxyUrlProblem, redisUrlProblem } from "./addresses.ts";
+import { homeserverUrlProblem, networkProblem, proxyUrlProblem } from "./addresses.ts";
 import { ALWAYS, LONGEST_TIMER, MIB, checked, count, duration, host, path, port, section, size } from "./fields.ts";
 
 const MEDIA_TYPE = /^[a-z0-9][\w!#$&^.+-]*\/[a-z0-9][\w!#$&^.+-]*$/;
@@ -70,21 +70,6 @@ export const scan = section({
     issue("blocked_mimetypes", "must not stand beside scan.allowed_mimetypes: what is not allowed is blocked");
   }
 }, ALWAYS);
-
-const redis = section({
-  url: checked(redisUrlProblem),
-  key_prefix: z.string().max(100).default("mig:"),
-  password_path: path.exactOptional(),
-});
-
-export const resultCache = section({
-  ttl: duration(Number.MAX_SAFE_INTEGER).prefault("1d"),
-  max_size: z.int().min(1).max(100_000_000).default(100_000),
-  // 0 is clean: there is nothing to ignore about it.
-  exit_codes_to_ignore: z.array(z.int().min(1).max(255)).default([]),
-  max_file_size: size(0).exactOptional(),
-  redis: redis.exactOptional(),
-});
 
 export const download = section({
   base_homeserver_url: checked(homeserverUrlProblem).exactOptional(),

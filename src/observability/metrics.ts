@@ -9,10 +9,19 @@ export type MetricRoute = "download" | "thumbnail" | "scan" | "download_encrypte
 export type MetricOutcome = "ok" | "aborted" | ErrorCode;
 
 /**
- * What a request's media came to: what the scanners said of it; `sanitised` where what a scanner made of it is handed on in its stead; or `unscanned` where
+ * What a request's media came to: what the scanners said of it; `blocked` or `allowed` by an operator's hand; `sanitised` where what a scanner made of it is handed on in its stead; or `unscanned` where
  * the operator lets pass what nobody could scan.
  */
-export type RequestVerdict = "clean" | "infected" | "modified" | "sanitised" | "type_forbidden" | "unscannable" | "unscanned";
+export type RequestVerdict =
+  | "clean"
+  | "infected"
+  | "blocked"
+  | "allowed"
+  | "modified"
+  | "sanitised"
+  | "type_forbidden"
+  | "unscannable"
+  | "unscanned";
 
 /** Where a request's verdict came from: remembered, made for it, or made for another request at the same time. */
 export type VerdictOrigin = "cache" | "scan" | "other_request";
@@ -39,6 +48,10 @@ export interface Metrics {
   unscanned(): void;
   /** Known media came back with other bytes. */
   changed(): void;
+  /** Redis held something under a name of ours that is not what a gateway with our secret writes. */
+  dropped(): void;
+  /** Content that was clean is now found infected. */
+  turned(facts: { scanner: string }): void;
   /** One replica of a scanner began to miss a canary that it is not required to catch, or catches it again. To be told of changes only. */
   canary(facts: { scanner: string; canary: string; missed: boolean }): void;
   /** Values that are read when Prometheus asks. To be called once. */
@@ -127,6 +140,17 @@ export function createMetrics(): Metrics {
     help: "Known media that the homeserver sent with other bytes than those that were scanned",
     registers,
   });
+  const dropped = new Counter({
+    name: "mig_redis_dropped_total",
+    help: "Values in Redis that fail their check and are ignored",
+    registers,
+  });
+  const turned = new Counter({
+    name: "mig_turned_infected_total",
+    help: "Contents whose last verdict was clean, and that a scanner now finds infected",
+    labelNames: ["scanner"],
+    registers,
+  });
   const missedCanaries = new Gauge({
     name: "mig_canary_missed",
     help: "Replicas of a scanner that miss this canary, which they are not required to catch",
@@ -158,6 +182,12 @@ export function createMetrics(): Metrics {
     },
     changed() {
       changed.inc();
+    },
+    dropped() {
+      dropped.inc();
+    },
+    turned(labels) {
+      turned.inc(labels);
     },
     canary({ scanner, canary, missed }) {
       missedCanaries.inc({ scanner, canary }, missed ? 1 : -1);

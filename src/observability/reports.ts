@@ -81,6 +81,19 @@ export class GatewayReports {
     this.#log.warn({ why }, "the homeserver sent other bytes than those that were scanned; they are scanned anew");
   }
 
+  turned(
+    { attachment, mxc }: { readonly attachment: unknown; readonly mxc: Mxc },
+    record: { readonly scanner: string; readonly threat: string },
+  ): void {
+    this.#metrics.turned({ scanner: record.scanner });
+    const media = attachment === undefined ? { encrypted: false, ...mxc } : { encrypted: true };
+    const { scanner, threat } = record;
+    this.#log.warn(
+      { audit: "turned_infected", scanner, threat, media },
+      "media that was clean until now is found infected; it was handed out before",
+    );
+  }
+
   abandoned({ attachment }: { readonly attachment: unknown }, error: unknown): void {
     const told = attachment !== undefined && isForeseen(error) ? { outcome: error.code } : { err: error };
     this.#log.warn(told, "a scan that no client waits for any more failed");
@@ -102,11 +115,13 @@ export class GatewayReports {
   ): void {
     this.#metrics.advice({ scanner, outcome });
     if (outcome === "clean") return;
+    // Its own state is told once; each file that it could not look at would say the same again.
+    const level = outcome === "failed" || outcome === "skipped" ? "debug" : "warn";
     // As in the line of a request: where an encrypted file lies is for its readers to know, and the text of a failure may name its server.
     const encrypted = request.attachment !== undefined;
     const media = encrypted ? { encrypted } : { encrypted, ...request.mxc };
     const told = encrypted && outcome === "failed" ? {} : { detail };
-    this.#log.warn({ scanner, outcome, ...told, media }, "an advisory scanner did not pass media; that decides nothing");
+    this.#log[level]({ scanner, outcome, ...told, media }, "an advisory scanner did not pass media; that decides nothing");
   }
 
   proven(scanner: string, isTag: string): void {

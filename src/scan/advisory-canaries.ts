@@ -1,6 +1,6 @@
 /** Canaries whose miss is told, not punished, unless a service is set to require them. */
-import { CANARY_ADVICE } from "./canary-advice.ts";
-import { ADVISORY, type CanaryAnswer, isCaught } from "./canary-run.ts";
+import { ADVISORY, CANARY_ADVICE, isCaught } from "./canary-advice.ts";
+import type { CanaryAnswer } from "./canary-run.ts";
 import { type Canary, type CanaryKind, buildCanary } from "./canary-samples.ts";
 import type { ProofLog } from "./proof.ts";
 import { SingleFlight } from "./single-flight.ts";

@@ -11,6 +11,8 @@ export function verdictAnswer(request: MediaRequest, decision: Decision, events:
   switch (decision.outcome) {
     case "clean":
       return { kind: "verdict", clean: true, info: "File is clean" };
+    case "allowed":
+      return { kind: "verdict", clean: true, info: "File was allowed by an administrator" };
     case "sanitised":
       return { kind: "verdict", clean: true, info: "File was sanitised by the scanner; a download gets what it made of it" };
     case "unscanned":
@@ -20,6 +22,8 @@ export function verdictAnswer(request: MediaRequest, decision: Decision, events:
       throw new GatewayError("type_forbidden", { detail: decision.mime });
     case "infected":
       return refusal(request, new GatewayError("infected", { detail: decision.threat }));
+    case "blocked":
+      return refusal(request, new GatewayError("blocked", { detail: decision.reason }));
     case "modified":
       return refusal(request, new GatewayError("modified", { detail: decision.why }));
     case "unscannable":

@@ -1,12 +1,11 @@
 /** One round of canaries: what a service must catch, what it must let pass, and what its answers come to. */
-import { randomUUID } from "node:crypto";
-import { CANARY_ADVICE } from "./canary-advice.ts";
-import { type Canary, type CanaryKind, buildCanary } from "./canary-samples.ts";
+import { type CanaryOutcome, complaintAbout, SHOWS_ALL } from "./canary-advice.ts";
+import { type Canary, type CanaryKind, buildCanary, harmless } from "./canary-samples.ts";
 import type { KeptOutcome } from "./scanner.ts";
 
 /** What a service said of one canary: a verdict under a tag, that it failed, or (`unreachable`) nothing. */
 export type CanaryAnswer =
-  | { readonly outcome: "infected" | "unscannable" | "modified" | "clean"; readonly tag: string }
+  | { readonly outcome: CanaryOutcome; readonly tag: string }
   | { readonly outcome: "failed" | "unreachable"; readonly why: string };
 
 /** `tags`: under which it answered. `doubts`: which of its verdicts may be wrong. */
@@ -14,9 +13,6 @@ export type RunResult =
   | { readonly kind: "passed"; readonly tags: ReadonlySet<string> }
   | { readonly kind: "broken" | "failed"; readonly why: string; readonly doubts: readonly KeptOutcome[] }
   | { readonly kind: "unreachable"; readonly why: string };
-
-/** Missing one of these is told, not punished, unless a service is set to require it. */
-export const ADVISORY: readonly CanaryKind[] = ["expand", "encrypted"];
 
 const LOOK_AT_ENGINE = "look whether the antivirus engine behind it runs, and into its log";
 
@@ -33,14 +29,14 @@ export async function runCanaries(required: readonly CanaryKind[], send: (canary
       continue;
     }
     tags.add(answer.tag);
+    const complaint = complaintAbout(kind, answer.outcome);
+    if (complaint === undefined) continue;
     if (kind === "harmless") {
       // What a service without canaries (DLP) says of a harmless file is its own affair.
-      if (answer.outcome !== "clean" && required.length > 0) {
-        found.complaint = `it answered "${answer.outcome}" to a harmless text file, so its verdicts mean nothing`;
-      }
-    } else if (!isCaught(kind, answer.outcome)) {
+      if (required.length > 0) found.complaint = complaint;
+    } else {
       const doubts: readonly KeptOutcome[] = found.complaint === undefined ? ["clean"] : ["clean", "infected"];
-      return { kind: "broken", why: complaintAbout(kind, answer.outcome), doubts };
+      return { kind: "broken", why: `${complaint}; ${SHOWS_ALL}`, doubts };
     }
   }
   const { complaint, failure, unreachable } = found;
@@ -49,22 +45,4 @@ export async function runCanaries(required: readonly CanaryKind[], send: (canary
     return { kind: "failed", why: `it could not scan its canaries (${failure}): ${LOOK_AT_ENGINE}`, doubts: ["clean"] };
   }
   return unreachable === undefined ? { kind: "passed", tags } : { kind: "unreachable", why: unreachable };
-}
-
-type Outcome = Extract<CanaryAnswer, { tag: string }>["outcome"];
-
-/** What a scanner can't look into is as good as caught where just that is the question; EICAR in the open must be named. */
-export function isCaught(kind: CanaryKind, outcome: Outcome): boolean {
-  return outcome === "infected" || (outcome === "unscannable" && ADVISORY.includes(kind));
-}
-
-function complaintAbout(kind: CanaryKind, outcome: Outcome): string {
-  return outcome === "clean"
-    ? CANARY_ADVICE[kind]
-    : `it answered "${outcome}" to the ${kind} EICAR test file instead of reporting it as infected`;
-}
-
-/** Another one each time, so that no answer comes from a cache of hashes. */
-function harmless(): Canary {
-  return { bytes: Buffer.from(`A harmless text file: ${randomUUID()}\n`), type: { mime: "text/plain", extension: "txt" } };
 }

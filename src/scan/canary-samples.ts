@@ -2,7 +2,7 @@
  * The canaries: bodies that a scanner must not call clean. Every one holds EICAR's test file, in a container of its own kind; those with a
  * container differ each time, so that no scanner answers from a cache of hashes.
  */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { constants, crc32, deflateRawSync, deflateSync } from "node:zlib";
 import { type ZippedFile, zip } from "./zip.ts";
 
@@ -37,6 +37,11 @@ const TYPES: Readonly<Record<CanaryKind, Canary["type"]>> = {
 /** Builds the canary in a few milliseconds; the largest, `trailing`, is 3 MB. `random` gives that many random bytes. */
 export function buildCanary(kind: CanaryKind, random: (size: number) => Buffer = randomBytes): Canary {
   return { bytes: BUILDERS[kind](random), type: TYPES[kind] };
+}
+
+/** A file that is to be called clean: another one each time, so that no answer comes from a cache of hashes. */
+export function harmless(): Canary {
+  return { bytes: Buffer.from(`A harmless text file: ${randomUUID()}\n`), type: TYPES.plain };
 }
 
 const BUILDERS: Readonly<Record<CanaryKind, (random: (size: number) => Buffer) => Buffer>> = {

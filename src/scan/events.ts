@@ -1,12 +1,17 @@
 /** What happens on the way that log and metrics tell, whoever's request it was. */
 import type { AdviceOutcome, ScanOutcome } from "../observability/metrics.ts";
+import type { VerdictRecord } from "../verdicts/store.ts";
 import type { MediaRequest } from "./request.ts";
+
+export type InfectedRecord = Extract<VerdictRecord, { readonly outcome: "infected" }>;
 
 export interface PipelineEvents {
   /** Media is let through without a verdict, because the operator chose so. */
   unscanned(request: MediaRequest, why: string): void;
   /** Known media came back with other bytes; they are scanned anew. */
   changed(request: MediaRequest, why: string): void;
+  /** Content whose last verdict was clean is now found infected. */
+  turned(request: MediaRequest, record: InfectedRecord): void;
   /** Work that no client waits for any more ended in an error. */
   abandoned(request: MediaRequest, error: unknown): void;
   /** The homeserver was asked for media; `bytes` of it came, in `milliseconds`. */

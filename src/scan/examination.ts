@@ -5,26 +5,28 @@ import type { DetectedType, TypeDetector } from "../media/mime.ts";
 import type { FetchedMedia, MediaSource } from "../media/source.ts";
 import type { Spool, SpoolPool } from "../media/spool.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
-import { PIECE_SIZE, type SourceRecord, type VerdictRecord, type VerdictStore } from "../verdicts/store.ts";
+import type { Sharing } from "../verdicts/sharing.ts";
+import { type KeptVerdict, PIECE_SIZE, type SourceRecord, type VerdictRecord } from "../verdicts/store.ts";
 import type { Admission } from "./admission.ts";
 import type { Advisers } from "./advisers.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
 import { type Arrival, Intake } from "./intake.ts";
-import type { Decision, Policy, SharedDecision } from "./policy.ts";
+import type { Decision } from "./policy.ts";
+import type { Finding, Recall, RecallOptions } from "./recall.ts";
 import { Replacements } from "./replacement.ts";
 import type { DeliverableMedia, MediaRequest } from "./request.ts";
 import type { ScanSubject } from "./scanner.ts";
 import { SharedSpool } from "./shared-spool.ts";
 import { SingleFlight } from "./single-flight.ts";
 
-export interface ExaminationOptions {
+export interface ExaminationOptions extends RecallOptions {
   readonly source: MediaSource;
   readonly spools: SpoolPool;
   readonly types: TypeDetector;
-  readonly policy: Policy;
-  readonly verdicts: VerdictStore;
   readonly keys: VerdictKeys;
+  /** So that no content is scanned by two instances at once. */
+  readonly sharing: Sharing;
   readonly admission: Admission;
   /** Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. */
   readonly liveScans: () => number;
@@ -34,15 +36,6 @@ export interface ExaminationOptions {
   readonly timeout: number;
   readonly events: PipelineEvents;
 }
-
-/** What a source holds, and what becomes of it. */
-export interface Finding<D extends Decision = Decision> {
-  readonly source: SourceRecord;
-  readonly decision: D;
-}
-
-/** A finding that holds for others than the request whose scan made it. */
-export type SharedFinding = Finding<SharedDecision>;
 
 /** A finding with the bytes that it lets out, if it lets any out; whoever gets it must close it. */
 export interface Examined {
@@ -63,19 +56,34 @@ interface Specimen {
   readonly type: () => Promise<DetectedType>;
 }
 
+/** What was decided, and the verdict that is kept of it, if one is. */
+interface Decided {
+  readonly decision: Decision;
+  readonly verdict?: KeptVerdict | undefined;
+}
+
+/** The decrypted bytes, by the keys that say which they are. */
+interface Content {
+  /** Of their verdict. */
+  readonly key: string;
+  readonly digest: string;
+}
+
 /** Milliseconds. */
 const SPOOL_WAIT = 10_000;
 
 export class Examination {
   readonly #options: ExaminationOptions;
   readonly #advisers: Advisers;
+  readonly #recall: Recall;
   /** Scans of the same content under way, whatever their sources. */
-  readonly #contents = new SingleFlight<Decision>();
+  readonly #contents = new SingleFlight<Decided>();
   #live = 0;
 
-  constructor(options: ExaminationOptions, advisers: Advisers) {
+  constructor(options: ExaminationOptions, advisers: Advisers, recall: Recall) {
     this.#options = options;
     this.#advisers = advisers;
+    this.#recall = recall;
   }
 
   /**
@@ -134,22 +142,21 @@ export class Examination {
 
   async #find(key: string, specimen: Specimen, signal: AbortSignal): Promise<Finding> {
     const { verdicts, keys, policy } = this.#options;
+    const { request } = specimen;
     const unneeded = new AbortController();
     const scanSignal = AbortSignal.any([signal, unneeded.signal]);
     const live = this.#scanWhileArriving(specimen, scanSignal);
     // Awaited below, but it may fail before that.
     live?.catch(() => undefined);
     try {
-      const arrival = await this.#download(specimen, live);
-
-      const content = keys.content(arrival.sha256, policy.fingerprint, policy.audience(specimen.request.context));
-      const decision = await this.#decide(content, specimen, arrival, live, signal);
-      const source: SourceRecord = { content, size: arrival.size, pieces: arrival.pieces };
-      if (isKept(decision)) {
-        await verdicts.rememberVerdict(content, decision);
-        await verdicts.rememberSource(key, source);
-      }
-      return { source, decision };
+      const { sha256, size, pieces } = await this.#download(specimen);
+      const content = { key: keys.content(sha256, policy.fingerprint, policy.audience(request.context)), digest: keys.digest(sha256) };
+      const { decision, verdict } = await this.#decide(content, specimen, size, live, signal);
+      const { digest } = content;
+      const source: SourceRecord = { content: content.key, digest, size, pieces, ...(verdict === undefined ? {} : { verdict }) };
+      // Of what is blocked, so that it is not downloaded each time somebody asks for it.
+      if (verdict !== undefined || decision.outcome === "blocked") await verdicts.rememberSource(key, source);
+      return { source, decision: this.#recall.overrule(digest, decision) };
     } finally {
       // The spool may be closed after this, so no scan may still be reading it; advice holds it for itself.
       unneeded.abort(new Error("the scan is not needed any more"));
@@ -157,12 +164,11 @@ export class Examination {
     }
   }
 
-  async #download({ request, fetched, spool, intake }: Specimen, live: Promise<Decision> | undefined): Promise<Arrival> {
+  /** To the end, though a scanner may have failed by then: only the last byte tells whether an operator allows or blocks the content. */
+  async #download({ request, fetched, spool, intake }: Specimen): Promise<Arrival> {
     const { journal } = request;
     const started = performance.now();
     let complete = false;
-    // A scanner that fails in mid-way ends the download too; nobody could use it.
-    live?.catch((error: unknown) => fetched.body.destroy(error instanceof Error ? error : undefined));
     try {
       for await (const chunk of fetched.body as AsyncIterable<Buffer>) {
         if (intake.size + chunk.length > this.#options.maxFileSize) throw new GatewayError("too_large");
@@ -198,31 +204,67 @@ export class Examination {
   }
 
   async #decide(
-    content: string,
+    content: Content,
     specimen: Specimen,
-    arrival: Arrival,
+    size: number,
     live: Promise<Decision> | undefined,
     signal: AbortSignal,
-  ): Promise<Decision> {
+  ): Promise<Decided> {
     const { request } = specimen;
-    const known = await this.#recall(content);
-    if (known !== undefined) {
+    const overruled = await this.#overruled(content, specimen, signal);
+    if (overruled !== undefined) return { decision: overruled };
+    const last = await this.#options.verdicts.verdict(content.key, true);
+    if (last !== undefined && this.#recall.counts(content.digest, last)) {
       request.journal.via = "cache";
-      return known;
+      return { decision: last.record, verdict: last };
     }
-    if (live !== undefined) return live;
-    const judge = (): Promise<Decision> => this.#judge(specimen, arrival.size, signal);
+    const judge = async (): Promise<Decided> =>
+      this.#keep(content, request, await (live ?? this.#judge(specimen, size, signal)), last?.record);
     // Where a replacement would be handed on, another may be decided than where it would not.
-    const flight = this.#contents.join(this.#takesReplacements(request) ? `${content} or its replacement` : content, judge);
+    const name = this.#takesReplacements(request) ? `${content.key} or its replacement` : content.key;
+    const flight = this.#contents.join(name, live === undefined ? () => this.#lead(name, content, request, judge, signal) : judge);
     // The leader's scan reads the leader's spool, so it is waited for to the end; a follower may give up.
     if (flight.led) return flight.result;
-    const decision = await waitFor(flight.result, signal);
-    return decision.outcome === "sanitised" ? judge() : decision;
+    if (live !== undefined) return judge();
+    const decided = await waitFor(flight.result, signal);
+    return decided.decision.outcome === "sanitised" ? judge() : decided;
   }
 
-  async #recall(content: string): Promise<VerdictRecord | undefined> {
-    const record = await this.#options.verdicts.verdict(content);
-    return record !== undefined && this.#options.policy.upholds(record) ? record : undefined;
+  /** What operators want done with the content, whatever scanners say. */
+  async #overruled({ digest }: Content, { type }: Specimen, signal: AbortSignal): Promise<Decision | undefined> {
+    const { policy } = this.#options;
+    const override = this.#recall.override(digest);
+    if (override?.outcome !== "allowed" || !policy.needsType) return override;
+    return policy.refuseType(await waitFor(type(), signal)) ?? override;
+  }
+
+  /** Scans, unless another instance scans the same content: then its verdict counts. */
+  async #lead(
+    name: string,
+    content: Content,
+    { journal }: MediaRequest,
+    judge: () => Promise<Decided>,
+    signal: AbortSignal,
+  ): Promise<Decided> {
+    const { sharing, verdicts } = this.#options;
+    const known = async (): Promise<KeptVerdict | undefined> => {
+      const verdict = await verdicts.verdict(content.key, true);
+      return verdict !== undefined && this.#recall.counts(content.digest, verdict) ? verdict : undefined;
+    };
+    const turn = await sharing.lead(`content:${name}`, known, signal);
+    if ("known" in turn) {
+      journal.via = "other_request";
+      return { decision: turn.known.record, verdict: turn.known };
+    }
+    await using _lease = turn.lease;
+    return await judge();
+  }
+
+  /** Remembers what may be kept of a decision that was just made. */
+  async #keep({ key }: Content, request: MediaRequest, decision: Decision, last: VerdictRecord | undefined): Promise<Decided> {
+    if (!isKept(decision)) return { decision };
+    if (decision.outcome === "infected" && last?.outcome === "clean") this.#options.events.turned(request, decision);
+    return { decision, verdict: await this.#options.verdicts.rememberVerdict(key, decision) };
   }
 
   /** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */

@@ -1,11 +1,16 @@
 /** One replica of an ICAP service: believed only under an ISTag that its canaries have passed, and up to the size that it is proven to scan. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { IcapError, type IcapScanResult, IcapService, type IcapServiceOptions } from "../../icap/index.ts";
 import { GatewayError } from "../errors.ts";
+import type { SharedProofs } from "../verdicts/shared-proofs.ts";
 import type { CanaryKind } from "./canary-samples.ts";
 import { type ContextRules, contextFields, needsInclude } from "./icap-context.ts";
 import { type Description, describe } from "./description.ts";
+import { askAboutCanary, once } from "./icap-canary.ts";
+import type { LargeCanary } from "./large-canary.ts";
+import type { Doubt } from "./doubts.ts";
 import { type CanaryAnswer, Proof, type ProofLog, type ProofState, type Standing } from "./proof.ts";
-import { SizeProof, type SizeProofLog, type SharedProofs } from "./proven-size.ts";
+import { SizeProof, type SizeProofLog } from "./proven-size.ts";
 import type { Patience } from "./replica-patience.ts";
 import { ReturnedBody } from "./returned-body.ts";
 import type { KeptOutcome, Replacement, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
@@ -20,6 +25,8 @@ export interface ReplicaOptions {
   /** Milliseconds between proofs, and for one. */
   readonly canaryInterval: number;
   readonly canaryTimeout: number;
+  /** As of `Proof`. */
+  readonly canarySilence?: number;
   readonly suspend: SuspensionRules;
   /** The profile's own by default. */
   readonly describeType: boolean | undefined;
@@ -28,6 +35,12 @@ export interface ReplicaOptions {
   readonly proveSize:
     | { readonly upTo: number; readonly shared: { readonly proofs: SharedProofs; readonly key: string } | undefined }
     | undefined;
+  /** It passed its canaries, which went out `at` this moment. */
+  readonly passed?: (at: number) => void;
+  /** It was found out that it may not have worked, or not have looked at all of what it was sent. */
+  readonly doubted?: (doubt: Doubt) => void;
+  /** Its ISTag is another one than before. */
+  readonly changed?: () => void;
   readonly log: ReplicaLog;
   readonly clock: () => number;
 }
@@ -38,20 +51,20 @@ export type ReplicaLog = ProofLog & SizeProofLog;
  * What asking a replica came to.
  * - `unproven`: its standing ended meanwhile, so that nothing it says counts; it may be asked again once it stands.
  * - `failed`: it could not scan this.
+ * - `unclear`: its answer could not be read; it may have been a block.
  * - `busy`: too many wait for it already.
  * - `beyond`: larger than what it is proven to scan, `limit` bytes.
  */
 export type ReplicaAnswer =
   | { readonly kind: "verdict"; readonly verdict: ScanVerdict }
-  | { readonly kind: "unproven" | "failed" | "busy"; readonly why: string }
+  | { readonly kind: "unproven" | "failed" | "unclear" | "busy"; readonly why: string }
   | { readonly kind: "beyond"; readonly limit: number };
 
+/** Milliseconds between two looks whether there is room for canaries. */
+const ROOM_INTERVAL = 100;
 /** Milliseconds for one canary of a large size, and from one proof of the size to the next. */
 const SIZE_TIMEOUT = 300_000;
 const SIZE_INTERVAL = 6 * 3_600_000;
-
-/** It was there, and broke off or talked nonsense. */
-const ANSWERED_BADLY: ReadonlySet<string> = new Set(["closed_early", "protocol", "limit"]);
 
 export class Replica implements AsyncDisposable {
   readonly describesType: boolean;
@@ -64,9 +77,9 @@ export class Replica implements AsyncDisposable {
   #lastVerdict = Number.NEGATIVE_INFINITY;
 
   constructor(options: ReplicaOptions) {
-    const { name, canaries, proveSize, log, clock } = options;
+    const { name, canaries, proveSize, log, clock, doubted, changed } = options;
     this.#options = options;
-    this.#service = new IcapService(options.service);
+    this.#service = new IcapService({ ...options.service, onUnsolicited: () => this.#proof.mixedUp() });
     this.#suspension = new Suspension(options.suspend);
     this.describesType = options.describeType ?? this.#service.profile.wantsName;
     if (proveSize !== undefined) {
@@ -75,7 +88,8 @@ export class Replica implements AsyncDisposable {
       this.#size = new SizeProof({
         ...known,
         ...(shared === undefined ? {} : { shared }),
-        send: (canary, signal) => this.#sendCanary({ body: () => canary.open(), size: canary.size, type: ZIP, priority: false, signal }),
+        ...(doubted === undefined ? {} : { doubted }),
+        send: (canary, signal) => this.#sendLarge(canary, signal),
       });
     }
     this.#proof = new Proof({
@@ -83,15 +97,30 @@ export class Replica implements AsyncDisposable {
       required: canaries,
       interval: options.canaryInterval,
       timeout: options.canaryTimeout,
+      ...(options.canarySilence === undefined ? {} : { silence: options.canarySilence }),
       send: async ({ bytes, type }, signal) => {
         // Asked anew, so that a service which was replaced in the meantime is known by its new ISTag and limits.
         await this.#service.options(signal, { fresh: true });
-        return this.#sendCanary({ body: () => once(bytes), size: bytes.length, type, priority: true, signal });
+        const described = this.describesType ? type : undefined;
+        return askAboutCanary(this.#service, { body: () => once(bytes), size: bytes.length, type: described, priority: true, signal });
       },
-      passed: (tag) => this.#size?.stands(tag),
+      passed: (_tag, at) => {
+        if (this.#proof.standing !== undefined) this.#size?.stands(this.#proof.standing);
+        options.passed?.(at);
+      },
+      ...(doubted === undefined ? {} : { doubted }),
+      ...(changed === undefined ? {} : { changed }),
+      room: (signal) => this.#room(signal),
       log,
       clock,
     });
+  }
+
+  /** A service that takes one connection has none that could be kept for canaries. */
+  async #room(signal: AbortSignal): Promise<void> {
+    const taken = (): boolean => this.#service.stats().busy >= this.#service.stats().limit;
+    if (taken()) this.#size?.giveWay();
+    while (taken() && !signal.aborted) await sleep(ROOM_INTERVAL, undefined, { signal, ref: false }).catch(() => undefined);
   }
 
   get url(): string {
@@ -141,6 +170,11 @@ export class Replica implements AsyncDisposable {
 
   prove(): Promise<void> {
     return this.#proof.prove();
+  }
+
+  /** Others have news of it. */
+  recheck(): void {
+    this.#proof.recheck();
   }
 
   /** Resolves once its standing is as good as it can be had now. @throws the signal's reason. */
@@ -196,6 +230,8 @@ export class Replica implements AsyncDisposable {
     try {
       const before = await this.#beyond(subject.size, standing, either);
       if (before !== undefined) return before;
+      // Otherwise a canary of the size of all that is scanned would keep this one waiting.
+      if (this.#service.stats().busy >= this.capacity) this.#size?.giveWay();
       const result = await this.#service.scan({
         ...describe(this.describesType ? subject.type : undefined),
         body: () => patience?.watch(subject.open()) ?? subject.open(),
@@ -204,8 +240,8 @@ export class Replica implements AsyncDisposable {
         ...(returned === undefined ? {} : { returned: (bytes) => returned.write(bytes) }),
         signal: either,
       });
-      // In the meantime a proof of its size may have come to another end.
-      const after = await this.#beyond(subject.size, standing, either);
+      // In the meantime a proof of its size may have come to another end. What was found was within it.
+      const after = result.verdict.outcome === "infected" ? undefined : await this.#beyond(subject.size, standing, either);
       return after ?? (await this.#judge(result, standing, returned));
     } catch (error) {
       signal.throwIfAborted();
@@ -214,7 +250,10 @@ export class Replica implements AsyncDisposable {
     }
   }
 
-  /** Invariant: a verdict counts only if the very standing that held when the question was asked holds now, and it was given under its tag. */
+  /**
+   * Invariant: a verdict counts only if the very standing that held when the question was asked holds now, and it was given under its tag. Infected counts in
+   * any case: kept, it is upheld only once that tag stands.
+   */
   async #judge({ verdict, isTag, replacement }: IcapScanResult, standing: Standing, returned?: ReturnedBody): Promise<ReplicaAnswer> {
     this.#proof.answered();
     if (verdict.outcome === "error") {
@@ -223,6 +262,8 @@ export class Replica implements AsyncDisposable {
     }
     const tag = isTag ?? "";
     if (tag !== standing.tag) this.#proof.tagChanged(tag);
+    if (verdict.outcome === "infected")
+      return { kind: "verdict", verdict: withStamp(verdict, { tag, at: this.#options.clock() }, undefined) };
     const place = replacement === undefined ? undefined : await returned?.take();
     if (tag !== standing.tag || standing !== this.#proof.standing) {
       await place?.[Symbol.asyncDispose]();
@@ -253,7 +294,7 @@ export class Replica implements AsyncDisposable {
       case "wrong_service":
       case "unavailable":
         this.#proof.suspect();
-        return { kind: "failed", why };
+        return { kind: error.answered ? "unclear" : "failed", why };
     }
   }
 
@@ -270,14 +311,13 @@ export class Replica implements AsyncDisposable {
     return contextFields(context, rules, include);
   }
 
-  async #sendCanary({ type, ...canary }: CanaryRequest): Promise<CanaryAnswer> {
-    try {
-      const { verdict, isTag } = await this.#service.scan({ ...describe(this.describesType ? type : undefined), ...canary });
-      return verdict.outcome === "error" ? { outcome: "failed", why: verdict.why } : { outcome: verdict.outcome, tag: isTag ?? "" };
-    } catch (error) {
-      if (error instanceof IcapError && ANSWERED_BADLY.has(error.code)) return { outcome: "failed", why: error.message };
-      throw error;
-    }
+  /** A canary of a large size, which an ordinary scan may wait for. */
+  async #sendLarge(canary: LargeCanary, signal: AbortSignal): Promise<CanaryAnswer> {
+    const type = this.describesType ? ZIP : undefined;
+    const answer = await askAboutCanary(this.#service, { body: () => canary.open(), size: canary.size, type, priority: false, signal });
+    // Its own limit, or an engine that is gone: its canaries tell.
+    if (answer.outcome === "failed") this.#proof.suspect();
+    return answer;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -289,14 +329,6 @@ export class Replica implements AsyncDisposable {
 
 /** More than any line is long. */
 const STUCK = 1e9;
-
-interface CanaryRequest {
-  readonly body: () => AsyncIterable<Uint8Array>;
-  readonly size: number;
-  readonly type: Description;
-  readonly priority: boolean;
-  readonly signal: AbortSignal;
-}
 
 const ZIP: Description = { mime: "application/zip", extension: "zip" };
 
@@ -315,8 +347,4 @@ function withStamp(
     case "modified":
       return { outcome: "modified", why: verdict.why, stamp, ...(replacement === undefined ? {} : { replacement }) };
   }
-}
-
-async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
-  yield bytes;
 }

@@ -1,11 +1,12 @@
 /** An ICAP service as a scanner: replicas of it, the least busy of those that prove themselves, and another one where that fails. */
-import type { IcapServiceOptions } from "../../icap/index.ts";
+import { type IcapServiceOptions, profileOf } from "../../icap/index.ts";
+import type { SharedProofs } from "../verdicts/shared-proofs.ts";
 import type { CanaryKind } from "./canary-samples.ts";
 import { type ContextRules, checkContext, identitiesOf } from "./icap-context.ts";
-import { Replica, type ReplicaLog } from "./icap-replica.ts";
+import { Replica, type ReplicaLog, type ReplicaOptions } from "./icap-replica.ts";
 import type { ProofState } from "./proof.ts";
-import type { SharedProofs } from "./proven-size.ts";
 import { ReplicatedScan } from "./replicated-scan.ts";
+import { DoubtExchange, type SharedDoubts } from "./shared-doubts.ts";
 import type { Identity, KeptOutcome, Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 import type { SuspensionRules } from "./suspension.ts";
 
@@ -20,6 +21,8 @@ export interface IcapScannerOptions {
   readonly canaryInterval: number;
   /** Milliseconds that a proof may take before the service counts as down. */
   readonly canaryTimeout: number;
+  /** Milliseconds without a sign of life after which one that kept scans waiting counts as down; 10000 by default. */
+  readonly canarySilence?: number;
   /** What it is told of who asks; nothing by default. */
   readonly context?: ContextRules;
   /** Whether it is told a name and a type that follow from the bytes; the profile's own by default. */
@@ -30,6 +33,8 @@ export interface IcapScannerOptions {
   readonly proveSize: boolean;
   /** Where instances tell each other how much a service scans. */
   readonly sharedProofs?: SharedProofs;
+  /** Where they tell each other when it may not have worked, and that its ISTag changed; to be there whenever verdicts are shared. */
+  readonly sharedDoubts?: SharedDoubts;
   readonly suspend: SuspensionRules;
   /** Milliseconds that a replica may keep media of so many bytes waiting before another one is asked as well. */
   readonly patience?: (size: number) => number;
@@ -61,12 +66,13 @@ export class IcapScanner implements Scanner {
   readonly required: boolean;
   readonly identities: readonly Identity[];
   readonly #replicas: readonly Replica[];
+  readonly #exchange: DoubtExchange | undefined;
   readonly #patience: (size: number) => number;
   readonly #clock: () => number;
 
   /** @throws TypeError for an option that can't be. */
   constructor(options: IcapScannerOptions) {
-    const { name, services, canaries, context = NOTHING_TOLD, clock = steadyClock } = options;
+    const { name, services, canaries, context = NOTHING_TOLD, clock = wallClock() } = options;
     checkContext(context);
     this.name = name;
     this.required = options.required ?? true;
@@ -83,11 +89,23 @@ export class IcapScanner implements Scanner {
           describeType: options.describeType,
           proveSize:
             options.proveSize && canaries.length > 0 ? { upTo: options.maxFileSize, shared: sharedProofs(options, service) } : undefined,
+          ...(options.sharedDoubts === undefined ? {} : this.#sharing(service)),
           clock,
         }),
     );
     this.needsType = this.#replicas.some(({ describesType }) => describesType);
     this.policy = policyOf(options, this.#replicas, context);
+    this.#exchange =
+      options.sharedDoubts &&
+      new DoubtExchange({
+        shared: options.sharedDoubts,
+        key: JSON.stringify([name, this.policy]),
+        replicas: services.map(({ url }) => url),
+        news: () => {
+          for (const replica of this.#replicas) replica.recheck();
+        },
+        clock,
+      });
   }
 
   /** Of the replicas that are used, together. */
@@ -106,27 +124,45 @@ export class IcapScanner implements Scanner {
   }
 
   async start(): Promise<void> {
-    await Promise.all(this.#replicas.map((replica) => replica.prove()));
+    await Promise.all([this.#exchange?.start(), ...this.#replicas.map((replica) => replica.prove())]);
   }
 
   /** Replicas share tags and say the same; but what any of them said while it may not have worked is asked again. */
   upholds(stamp: Stamp, outcome: KeptOutcome): boolean {
     const upheld = this.#replicas.some((replica) => replica.upholds(stamp, outcome));
-    return upheld && !this.#replicas.some((replica) => replica.doubts(stamp, outcome));
+    const doubted = this.#exchange?.doubts(stamp, outcome) === true || this.#replicas.some((replica) => replica.doubts(stamp, outcome));
+    return upheld && !doubted;
   }
 
   scan(subject: ScanSubject, signal: AbortSignal): Promise<ScanVerdict> {
     return new ReplicatedScan({ replicas: this.#replicas, subject, signal, patience: this.#patience, clock: this.#clock }).run();
   }
 
+  #sharing({ url }: IcapServiceOptions): Pick<ReplicaOptions, "passed" | "doubted" | "changed"> {
+    return {
+      passed: (at) => this.#exchange?.passed(url, at),
+      doubted: (doubt) => this.#exchange?.add(doubt, url),
+      changed: () => this.#exchange?.tell(),
+    };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#exchange?.[Symbol.dispose]();
     await Promise.all(this.#replicas.map((replica) => replica[Symbol.asyncDispose]()));
   }
 }
 
-/** Time that never steps back while the process runs, in milliseconds since the epoch: verdicts are ordered by it. */
-function steadyClock(): number {
-  return performance.timeOrigin + performance.now();
+/**
+ * Time in milliseconds since the epoch that never steps back, since verdicts are ordered by it, but follows the machine's clock forwards (it was set, or
+ * the machine slept): other machines compare it with theirs.
+ */
+function wallClock(): () => number {
+  let ahead = 0;
+  return () => {
+    const steady = performance.timeOrigin + performance.now();
+    ahead = Math.max(ahead, Date.now() - steady);
+    return steady + ahead;
+  };
 }
 
 /** 5 s, and one more for each 4 MiB. */
@@ -138,21 +174,7 @@ function defaultPatience(size: number): number {
 function policyOf(options: IcapScannerOptions, replicas: readonly Replica[], context: ContextRules): string {
   const services = options.services.map((service, index) => {
     const { pathname, search } = new URL(replicas[index]?.url ?? service.url);
-    const { profile = "auto", method, preview, transferLists = "ignored", blockedBy = [], credentials, fields = [] } = service;
-    const names = blockedBy.map((header) => header.toLowerCase()).toSorted();
-    const described = replicas[index]?.describesType;
-    const parts = [
-      pathname + search,
-      profile,
-      method ?? null,
-      preview ?? null,
-      transferLists,
-      names,
-      described,
-      credentials?.username ?? null,
-      fields,
-    ];
-    return JSON.stringify(parts);
+    return JSON.stringify([pathname + search, ...lookOf(service, options.describeType)]);
   });
   return JSON.stringify([
     "icap",
@@ -163,10 +185,18 @@ function policyOf(options: IcapScannerOptions, replicas: readonly Replica[], con
   ]);
 }
 
+/** What chooses, beside the address, how it looks at what it is sent, and how its answers are read. */
+function lookOf(service: IcapServiceOptions, describeType: boolean | undefined): readonly unknown[] {
+  const { profile = "auto", method, preview, transferLists = "ignored", blockedBy = [], credentials, fields = [] } = service;
+  const names = blockedBy.map((header) => header.toLowerCase()).toSorted();
+  const described = describeType ?? profileOf(profile).wantsName;
+  return [profile, method ?? null, preview ?? null, transferLists, names, described, credentials?.username ?? null, fields];
+}
+
 /** Services that only this machine knows by that name may share an ISTag with another machine's, but not its limits. */
-function sharedProofs({ name, sharedProofs }: IcapScannerOptions, { url, profile, method, preview }: IcapServiceOptions) {
-  if (sharedProofs === undefined || isLocal(url)) return undefined;
-  return { proofs: sharedProofs, key: JSON.stringify([name, url, profile, method, preview]) };
+function sharedProofs({ name, sharedProofs, describeType }: IcapScannerOptions, service: IcapServiceOptions) {
+  if (sharedProofs === undefined || isLocal(service.url)) return undefined;
+  return { proofs: sharedProofs, key: JSON.stringify([name, service.url, ...lookOf(service, describeType)]) };
 }
 
 function isLocal(url: string): boolean {

@@ -8,10 +8,11 @@ import type { Advisers } from "./advisers.ts";
 import { mediaAnswer, verdictAnswer } from "./answer.ts";
 import type { Deadline } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
-import { type SharedFinding, spoolSoon } from "./examination.ts";
+import { spoolSoon } from "./examination.ts";
 import { Line } from "./line.ts";
 import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
-import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
+import type { Recall, SharedFinding } from "./recall.ts";
+import type { DeliverableMedia, MediaAnswer, MediaRequest, VerdictAnswer } from "./request.ts";
 
 export interface KnownMediaOptions {
   readonly source: MediaSource;
@@ -28,11 +29,13 @@ export interface KnownMediaOptions {
 export class KnownMedia {
   readonly #options: KnownMediaOptions;
   readonly #advisers: Advisers;
+  readonly #recall: Recall;
   readonly #streams: Line;
 
-  constructor(options: KnownMediaOptions, advisers: Advisers) {
+  constructor(options: KnownMediaOptions, advisers: Advisers, recall: Recall) {
     this.#options = options;
     this.#advisers = advisers;
+    this.#recall = recall;
     this.#streams = new Line(options.streams, 0);
   }
 
@@ -42,9 +45,9 @@ export class KnownMedia {
    * @throws GatewayError with the answer that the client gets instead; the deadline's reason.
    */
   async answer(key: string, request: MediaRequest, known: SharedFinding, deadline: Deadline): Promise<MediaAnswer | undefined> {
-    const { admission, events, source } = this.#options;
+    const { admission, source } = this.#options;
     // Whoever knows ciphertext hash, key and IV knows the content; its verdict needs no further permission.
-    if (request.attachment !== undefined && request.want === "verdict") return verdictAnswer(request, known.decision, events);
+    if (request.attachment !== undefined && request.want === "verdict") return this.#verdict(request, known);
     using _slot = await admission.transfers.acquire(deadline.signal);
     const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
     // The homeserver's yes to this very request is there; what it refuses never gets here.
@@ -55,7 +58,7 @@ export class KnownMedia {
       return answer;
     } catch (error) {
       if (!(error instanceof ChangedMediaError)) throw error;
-      events.changed(request, error.message);
+      this.#options.events.changed(request, error.message);
       return undefined;
     } finally {
       if (!handedOn) fetched.body.destroy();
@@ -66,10 +69,11 @@ export class KnownMedia {
     fetched: FetchedMedia,
     key: string,
     request: MediaRequest,
-    { source: record, decision }: SharedFinding,
+    known: SharedFinding,
     deadline: Deadline,
   ): Promise<MediaAnswer> {
-    const verdict = verdictAnswer(request, decision, this.#options.events);
+    const { source: record } = known;
+    const verdict = this.#verdict(request, known);
     if (fetched.size !== undefined && fetched.size !== record.size) throw new ChangedMediaError("the size is not what was scanned");
     request.journal.size = record.size;
     if (request.want === "head") return mediaAnswer(fetched, record.size, nothing(), async () => undefined);
@@ -80,14 +84,20 @@ export class KnownMedia {
       this.#options.timeout,
       () => new GatewayError("homeserver_failed", { detail: "the download took longer than scan.timeout" }),
     );
-    const pieces = this.#observed(verifiedPieces(fetched.body, record), request);
+    const verified = this.#observed(verifiedPieces(fetched.body, record), request);
     if (request.want === "verdict") {
-      for await (const _piece of pieces);
-      return verdict;
+      for await (const _piece of verified);
+      return this.#recall.override(record.digest)?.outcome === "blocked" ? this.#verdict(request, known) : verdict;
     }
+    const pieces = this.#recall.unlessBlocked(record.digest, verified);
     const stream = record.size > PIECE_SIZE ? this.#streams.tryAcquire() : undefined;
     if (stream === undefined) return this.#spooled(fetched, record, pieces, deadline.signal);
     return streamed(fetched, record, this.#watched(pieces, key, request), stream);
+  }
+
+  /** As operators have it now: what they say may be newer than the finding. @throws as `verdictAnswer`. */
+  #verdict(request: MediaRequest, { source, decision }: SharedFinding): VerdictAnswer {
+    return verdictAnswer(request, this.#recall.overrule(source.digest, decision), this.#options.events);
   }
 
   /** Known media, whole before it leaves: a slow reader then holds no connection to the homeserver. */
@@ -101,12 +111,13 @@ export class KnownMedia {
     try {
       for await (const piece of pieces) for (const part of piece) await spool.write(part);
       signal.throwIfAborted();
+      this.#recall.throwIfBlocked(record.digest);
       spool.end();
     } catch (error) {
       await spool.close();
       throw error;
     }
-    return mediaAnswer(fetched, record.size, spool.read(), () => spool.close());
+    return mediaAnswer(fetched, record.size, this.#recall.unlessBlocked(record.digest, spool.read()), () => spool.close());
   }
 
   /** Bytes are already out when a later piece has changed: nothing can be answered any more, but the next request scans. */

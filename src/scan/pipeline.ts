@@ -4,8 +4,9 @@ import type { Entry } from "./admission.ts";
 import { Advisers } from "./advisers.ts";
 import { refusal, verdictAnswer } from "./answer.ts";
 import { Deadline, waitFor } from "./deadline.ts";
-import { Examination, type ExaminationOptions, type Examined, type Finding, type SharedFinding } from "./examination.ts";
+import { Examination, type ExaminationOptions, type Examined } from "./examination.ts";
 import { KnownMedia, type KnownMediaOptions } from "./known-media.ts";
+import { type Finding, Recall, type SharedFinding } from "./recall.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
 import type { ScanContext } from "./scanner.ts";
 import { SingleFlight } from "./single-flight.ts";
@@ -42,10 +43,11 @@ const MAX_CHANGES = 3;
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #advisers: Advisers;
+  readonly #recall: Recall;
   readonly #examination: Examination;
   readonly #known: KnownMedia;
   readonly #flights = new SingleFlight<Finding>();
-  readonly #work = new Set<Promise<unknown>>();
+  readonly #running = new Set<PromiseLike<unknown>>();
   readonly #stop = new AbortController();
   #closing = false;
 
@@ -53,8 +55,9 @@ export class Pipeline {
     this.#options = options;
     const { policy, spools, timeout, events } = options;
     this.#advisers = new Advisers({ scanners: policy.advisers, timeout, crowded: () => spools.usage().waiting > 0, events });
-    this.#examination = new Examination(options, this.#advisers);
-    this.#known = new KnownMedia(options, this.#advisers);
+    this.#recall = new Recall(options);
+    this.#examination = new Examination(options, this.#advisers, this.#recall);
+    this.#known = new KnownMedia(options, this.#advisers, this.#recall);
   }
 
   /**
@@ -96,7 +99,7 @@ export class Pipeline {
     const end = (): void => this.#stop.abort(new GatewayError("shutting_down"));
     if (signal.aborted) end();
     signal.addEventListener("abort", end, { once: true });
-    while (this.#work.size > 0) await Promise.allSettled(this.#work);
+    while (this.#running.size > 0) await Promise.allSettled(this.#running);
     // Advice that is left decides nothing, and is not waited for.
     await this.#advisers.close();
     signal.removeEventListener("abort", end);
@@ -107,7 +110,7 @@ export class Pipeline {
     let alone = false;
     for (let changes = 0; changes < MAX_CHANGES;) {
       const { known, examined, ...next } =
-        (await this.#recall(key, request)) ?? (await this.#leadOrFollow(key, request, entry, alone, deadline));
+        (await this.#remembered(key, request)) ?? (await this.#leadOrFollow(key, request, entry, alone, deadline));
       if (examined !== undefined) return this.#ownAnswer(request, examined);
       alone = next.alone ?? false;
       if (known === undefined) continue;
@@ -121,42 +124,48 @@ export class Pipeline {
 
   #sourceKey({ mxc, variant, attachment, context }: MediaRequest): string {
     const { keys, policy } = this.#options;
-    const audience = policy.audience(context);
+    // The record carries its verdict, so it is another one under another policy.
+    const audience = JSON.stringify([policy.fingerprint, policy.audience(context)]);
     if (attachment !== undefined) return keys.encryptedSource(attachment, audience);
     const parameters = variant.kind === "download" ? [] : [variant.width, variant.height, variant.method, variant.animated ?? ""];
     return keys.plainSource(mxc, [variant.kind, ...parameters.map(String)], audience);
   }
 
-  async #recall(key: string, request: MediaRequest): Promise<Found | undefined> {
-    const source = await this.#options.verdicts.source(key);
-    if (source === undefined) return undefined;
-    const decision = await this.#options.verdicts.verdict(source.content);
-    if (decision === undefined || !this.#options.policy.upholds(decision)) return undefined;
+  async #remembered(key: string, request: MediaRequest): Promise<Found | undefined> {
+    const known = await this.#recall.source(key);
+    if (known === undefined) return undefined;
     request.journal.via = "cache";
-    return { known: { source, decision } };
+    return { known };
   }
 
   /** Scans, or waits for whoever scans the same source already, unless that was in vain before. */
   async #leadOrFollow(key: string, request: MediaRequest, entry: Entry, alone: boolean, deadline: Deadline): Promise<Found> {
-    if (alone) return this.#lead(request, this.#examine(key, request, entry.share()), deadline);
+    if (alone)
+      return this.#lead(
+        request,
+        this.#work(entry, () => this.#examine(key, request)),
+        deadline,
+      );
     // The mxc is part of it for encrypted media too: who names other media beside a known hash fails alone.
-    const flightKey = `${key} ${request.mxc.serverName}/${request.mxc.mediaId}`;
-    let own: Promise<Examined> | undefined;
-    const flight = this.#flights.join(flightKey, async () => {
-      own = this.#examine(key, request, entry.share());
-      return (await own).finding;
+    const name = this.#options.keys.flight(key, request.mxc);
+    let own: Promise<Found> | undefined;
+    const flight = this.#flights.join(name, async () => {
+      own = this.#work(entry, () => this.#takeTurn(name, key, request));
+      return findingOf(await own);
     });
     return own === undefined ? this.#follow(request, flight.result, deadline) : this.#lead(request, own, deadline);
   }
 
-  async #lead(request: MediaRequest, own: Promise<Examined>, deadline: Deadline): Promise<Found> {
+  async #lead(request: MediaRequest, own: Promise<Found>, deadline: Deadline): Promise<Found> {
     request.journal.via = "scan";
     try {
-      return { examined: await waitFor(own, deadline.signal) };
+      const found = await waitFor(own, deadline.signal);
+      if (found.known !== undefined) request.journal.via = "other_request";
+      return found;
     } catch (error) {
       // The scan goes on, and its verdict is kept; only the bytes have nobody to go to.
       own
-        .then((examined) => examined.close())
+        .then((found) => found.examined?.close())
         .catch((late: unknown) => {
           if (late !== error) this.#options.events.abandoned(request, late);
         });
@@ -181,24 +190,46 @@ export class Pipeline {
     }
   }
 
-  async #examine(key: string, request: MediaRequest, place: Disposable): Promise<Examined> {
-    using _place = place;
-    const work = this.#examination.run(key, request, this.#stop.signal);
-    this.#work.add(work);
+  /** Scans, unless another instance scans the same source: then what it found counts. Who waits for that holds nothing but its place. */
+  async #takeTurn(name: string, key: string, request: MediaRequest): Promise<Found> {
+    const turn = await this.#options.sharing.lead(`source:${name}`, () => this.#recall.source(key), this.#stop.signal);
+    if ("known" in turn) return { known: turn.known };
+    try {
+      return await this.#examine(key, request);
+    } finally {
+      // Nobody here waits for that.
+      void this.#tracked(turn.lease[Symbol.asyncDispose]());
+    }
+  }
+
+  async #examine(key: string, request: MediaRequest): Promise<Found> {
+    return { examined: await this.#examination.run(key, request, this.#stop.signal) };
+  }
+
+  /** Work that goes on without its client, which keeps its place for as long. */
+  async #work<T>(entry: Entry, work: () => Promise<T>): Promise<T> {
+    using _place = entry.share();
+    return await this.#tracked(work());
+  }
+
+  /** The same work; a shutdown waits for it. */
+  async #tracked<T>(work: PromiseLike<T>): Promise<T> {
+    this.#running.add(work);
     try {
       return await work;
     } finally {
-      this.#work.delete(work);
+      this.#running.delete(work);
     }
   }
 
   /** The answer to whoever led the scan: its own download is what was scanned. */
   async #ownAnswer(request: MediaRequest, examined: Examined): Promise<MediaAnswer> {
     const { finding, media } = examined;
+    const { digest } = finding.source;
     const close = (): Promise<void> => examined.close();
     try {
       const verdict = verdictAnswer(request, finding.decision, this.#options.events);
-      if (request.want !== "verdict") return { kind: "media", ...media, close };
+      if (request.want !== "verdict") return { kind: "media", ...media, body: this.#recall.unlessBlocked(digest, media.body), close };
       await close();
       return verdict;
     } catch (error) {
@@ -219,6 +250,12 @@ interface Found {
   readonly examined?: Examined;
   /** The next round is not to be shared with anybody. */
   readonly alone?: boolean;
+}
+
+function findingOf({ known, examined }: Pick<Found, "known" | "examined">): Finding {
+  const finding = known ?? examined?.finding;
+  if (finding === undefined) throw new GatewayError("internal", { detail: "nothing was found out" });
+  return finding;
 }
 
 /** The same media, letting go of the request's own things with it. */

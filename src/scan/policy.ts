@@ -11,8 +11,15 @@ import type { Identity, KeptOutcome, Replacement, ScanContext, Scanner, ScanSubj
 export type SharedDecision =
   | VerdictRecord
   | { readonly outcome: "modified" | "unscannable"; readonly why: string; readonly scanner: string }
+  | Overridden
   /** Let through without a proof, because the operator chose so. */
   | { readonly outcome: "unscanned"; readonly why: string };
+
+/** Operators decided on this very content by hand, whatever scanners say. Never kept as a verdict. */
+export interface Overridden {
+  readonly outcome: "blocked" | "allowed";
+  readonly reason: string;
+}
 
 /**
  * Something else is handed on in the media's stead. It holds for the one request whose scan made it: the bytes are that scan's own, and nothing is
@@ -45,7 +52,7 @@ export interface Place {
 export interface PolicyOptions {
   readonly onUnavailable: "block" | "allow";
   readonly onUnscannable: "block" | "allow";
-  /** `deliver`: what a scanner sent in the stead of plain media is handed on, once every other required one said that it is clean. */
+  /** `deliver`: what a scanner sent in the stead of plain media is handed on, once every required one, its maker too, said that it is clean. */
   readonly onModified: "block" | "deliver";
   /** Nothing but these, if it is there at all. */
   readonly allowedTypes: readonly string[] | undefined;
@@ -144,13 +151,14 @@ export class Policy {
   }
 
   /**
-   * Asks all required scanners but the one that made it whether a replacement is clean.
+   * Asks all required scanners whether a replacement is clean: bytes that nobody acquitted never leave. Its maker is asked as well, for that it
+   * sent them is no verdict on them: a server may append a line to what it could not mend, or never have looked. From a maker that sends something
+   * else once more, nobody learns whether it found something again or only sets the date anew, so that is an objection, too.
    * @returns why it may not be handed on; undefined when it may.
    * @throws whatever keeps a scanner from a verdict: what the operator lets pass for want of one is media, not what came in its stead.
    */
-  async refuseReplacement({ by }: Replaced, subject: ScanSubject, signal: AbortSignal): Promise<string | undefined> {
-    const others = this.#scanners.filter((scanner) => scanner !== by);
-    const { verdicts, failures } = await this.#askAll(others, subject, signal, ({ outcome }) => outcome !== "clean");
+  async refuseReplacement(subject: ScanSubject, signal: AbortSignal): Promise<string | undefined> {
+    const { verdicts, failures } = await this.#askAll(this.#scanners, subject, signal, ({ outcome }) => outcome !== "clean");
     for (const { scanner, verdict } of verdicts) {
       if (verdict.outcome !== "clean") return `${scanner.name} says of the replacement: ${verdict.outcome}`;
     }

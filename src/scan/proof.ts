@@ -3,7 +3,7 @@ import { AdvisoryCanaries } from "./advisory-canaries.ts";
 import { type CanaryAnswer, runCanaries } from "./canary-run.ts";
 import type { Canary, CanaryKind } from "./canary-samples.ts";
 import { Deadline, waitFor } from "./deadline.ts";
-import { Doubts } from "./doubts.ts";
+import { type Doubt, Doubts } from "./doubts.ts";
 import { SingleFlight } from "./single-flight.ts";
 import type { KeptOutcome, Stamp } from "./scanner.ts";
 
@@ -28,10 +28,18 @@ export interface ProofOptions {
   readonly interval: number;
   /** Milliseconds that all canaries of one proof may take. */
   readonly timeout: number;
+  /** Milliseconds of silence after which a service that kept scans waiting counts as hung; one that is merely busy answers something. 10000 by default. */
+  readonly silence?: number;
+  /** Resolves, before each proof, once canaries would not wait behind scans; and when the signal aborts. Never rejects. */
+  readonly room?: (signal: AbortSignal) => Promise<void>;
   /** May reject; that is `unreachable`. */
   readonly send: (canary: Canary, signal: AbortSignal) => Promise<CanaryAnswer>;
-  /** It has just passed under this tag, again or for the first time. */
-  readonly passed?: (tag: string) => void;
+  /** It has just passed under this tag, again or for the first time; the canaries went out `at` this moment. */
+  readonly passed?: (tag: string, at: number) => void;
+  /** It was found out that it may not have worked. */
+  readonly doubted?: (doubt: Doubt) => void;
+  /** It answered under another tag than before. */
+  readonly changed?: () => void;
   readonly log: ProofLog;
   readonly clock: () => number;
 }
@@ -46,7 +54,8 @@ export interface ProofLog {
 /** After a failure the next try comes sooner: seconds, not a whole interval. */
 const FIRST_RETRY = 1_000;
 const MAX_RETRY = 15_000;
-/** Milliseconds of silence after which a service that kept scans waiting counts as hung; one that is merely busy answers something. */
+/** Milliseconds for which an answer may have been on its way while its connection was kept. */
+const MIX_UP = 10 * 60_000;
 const SILENCE = 10_000;
 
 /**
@@ -82,6 +91,8 @@ export class Proof implements Disposable {
   #lostAt: number;
   /** Tags that scans met while a run was under way. */
   readonly #seenTags = new Set<string>();
+  /** Of the last answer that was looked at. */
+  #lastTag: string | undefined;
   /** Outlives the standing of a service that is merely down, or suspended. */
   #upheldTag: string | undefined;
   /** It kept scans waiting, and has not passed since. */
@@ -92,6 +103,8 @@ export class Proof implements Disposable {
   #pause: NodeJS.Timeout | undefined;
   #timer: NodeJS.Timeout | undefined;
   #running = false;
+  /** The run that is under way may have come too early. */
+  #again = false;
   readonly #stop = new AbortController();
 
   constructor(options: ProofOptions) {
@@ -139,6 +152,7 @@ export class Proof implements Disposable {
   /** Another tag was seen: what was said under the old one counts no more, and nothing under the new one counts yet. */
   tagChanged(tag: string): void {
     this.#seenTags.add(tag);
+    this.#notice(tag);
     if (tag === this.#upheldTag) return;
     this.#upheldTag = undefined;
     if (this.#standing === undefined) return;
@@ -149,6 +163,16 @@ export class Proof implements Disposable {
   /** The service could not be reached: no use asking it before it has answered a canary. */
   unreachable(why: string): void {
     if (this.#standing !== undefined) this.#fail("down", why);
+    this.#schedule(FIRST_RETRY);
+  }
+
+  /** An answer came that nobody had asked for: what was taken for the answer to a file just before may have been another's. */
+  mixedUp(): void {
+    const now = this.#options.clock();
+    const doubt = { of: "clean", from: now - MIX_UP, until: now } as const;
+    this.#doubts.add(doubt);
+    this.#options.doubted?.(doubt);
+    this.#fail("down", "it sent an answer that nobody had asked for, so it can't be told which file its answers are for");
     this.#schedule(FIRST_RETRY);
   }
 
@@ -165,6 +189,12 @@ export class Proof implements Disposable {
   suspect(): void {
     const wait = Math.max(0, FIRST_RETRY - (this.#options.clock() - this.#lastRun));
     if (!this.#running && this.#standing !== undefined) this.#schedule(Math.min(wait, this.#options.interval));
+  }
+
+  /** Others have news of it; a proof that is under way may have missed what they saw. */
+  recheck(): void {
+    this.#again = this.#running;
+    this.suspect();
   }
 
   /** It keeps scans waiting that another one answers. If it then is silent to its canaries as well, it is down sooner than by their timeout. */
@@ -188,8 +218,12 @@ export class Proof implements Disposable {
   async renew(signal: AbortSignal, { needed = false }: { readonly needed?: boolean } = {}): Promise<void> {
     if (this.#pause !== undefined && !needed) return;
     this.#endPause();
-    const justFailed = this.#failures > 0 && this.#options.clock() - this.#lastRun < FIRST_RETRY;
-    if (!this.#running && justFailed) return;
+    const rest = FIRST_RETRY - (this.#options.clock() - this.#lastRun);
+    if (!this.#running && this.#failures > 0 && rest > 0) {
+      // A pause that has just ended left nobody to look again.
+      this.#schedule(rest);
+      return;
+    }
     await waitFor(this.prove(), signal);
   }
 
@@ -199,13 +233,15 @@ export class Proof implements Disposable {
     return this.#runs.join("", async () => {
       clearTimeout(this.#timer);
       this.#running = true;
+      this.#again = false;
       try {
         await this.#run();
       } finally {
         this.#running = false;
         this.#lastRun = this.#options.clock();
         const retry = Math.min(FIRST_RETRY * 2 ** Math.min(this.#failures, 10), MAX_RETRY);
-        this.#schedule(this.#standing === undefined ? Math.min(retry, this.#options.interval) : this.#options.interval);
+        const next = this.#standing === undefined ? retry : this.#options.interval;
+        this.#schedule(Math.min(this.#again ? FIRST_RETRY : next, this.#options.interval));
       }
     }).result;
   }
@@ -213,6 +249,9 @@ export class Proof implements Disposable {
   async #run(): Promise<void> {
     const { required, timeout, clock } = this.#options;
     const begun = clock();
+    // To wait in a line of our own is no silence of the service.
+    await this.#options.room?.(this.#stop.signal);
+    if (this.#stop.signal.aborted) return;
     using time = new Deadline(timeout, unanswered, this.#stop.signal);
     using silence = new Deadline(this.#silenceLimit, unanswered, time.signal);
     if (!this.#stuck) silence.lift();
@@ -229,6 +268,7 @@ export class Proof implements Disposable {
         return this.#fail("down", result.why);
       case "passed": {
         const [tag] = result.tags;
+        for (const seen of result.tags) this.#notice(seen);
         if (tag !== undefined && result.tags.size === 1 && [...this.#seenTags].every((seen) => seen === tag)) return this.#pass(tag, begun);
         this.#upheldTag = undefined;
         return this.#fail("down", "its ISTag changed while its canaries were sent");
@@ -261,9 +301,15 @@ export class Proof implements Disposable {
     if (this.#pause !== undefined) return;
     this.#stuck = false;
     if (this.#standing?.tag !== tag) this.#stand(tag);
-    this.#options.passed?.(tag);
+    this.#options.passed?.(tag, begun);
     // Nobody waits for these.
     void this.#advisory.run(tag);
+  }
+
+  #notice(tag: string): void {
+    const changed = this.#lastTag !== undefined && this.#lastTag !== tag;
+    this.#lastTag = tag;
+    if (changed) this.#options.changed?.();
   }
 
   #stand(tag: string): void {
@@ -280,7 +326,9 @@ export class Proof implements Disposable {
       // What it says while it has no standing counts nowhere, so there is one window for each standing that was lost.
       if (this.#doubted.has(of)) continue;
       this.#doubted.add(of);
-      this.#doubts.add(of, this.#lastPass, until);
+      const doubt = { of, from: this.#lastPass, until };
+      this.#doubts.add(doubt);
+      this.#options.doubted?.(doubt);
     }
     this.#fail(kind, why);
   }
@@ -301,7 +349,7 @@ export class Proof implements Disposable {
   }
 
   get #silenceLimit(): number {
-    return Math.min(SILENCE, this.#options.timeout);
+    return Math.min(this.#options.silence ?? SILENCE, this.#options.timeout);
   }
 
   #resume(): void {

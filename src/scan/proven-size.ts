@@ -2,30 +2,29 @@
  * Up to which size a service scans what it is sent. A scanner that stops at its own limit answers as if the rest were clean, so canaries
  * that are padded to a size, EICAR at their end, show what it really looks at.
  */
+import type { SharedProof, SharedProofs } from "../verdicts/shared-proofs.ts";
 import { waitFor } from "./deadline.ts";
-import { Doubts } from "./doubts.ts";
-import { type LargeCanary, largeCanary, MAX_CANARY_SIZE, MIN_CANARY_SIZE } from "./large-canary.ts";
-import type { CanaryAnswer } from "./proof.ts";
+import { type Doubt, Doubts } from "./doubts.ts";
+import { LargeCanaries, type LargeCanariesOptions } from "./large-canaries.ts";
+import { MAX_CANARY_SIZE, MIN_CANARY_SIZE } from "./large-canary.ts";
+import { recallOrLease } from "./lease-or-recall.ts";
+import type { Standing } from "./proof.ts";
 import type { KeptOutcome, Stamp } from "./scanner.ts";
-import { recallOrLease, type SharedProof, type SharedProofs } from "./shared-proofs.ts";
+import { SizeRetries } from "./size-retries.ts";
 import { ASSUMED_SIZE, type Attempt, searchSize } from "./size-search.ts";
 import { sizeAdvice } from "./size-advice.ts";
 
-export type { SharedProof, SharedProofs };
-
-export interface SizeProofOptions {
+export interface SizeProofOptions extends LargeCanariesOptions {
   /** As logs and readiness name the service. */
   readonly name: string;
   /** What is to be scanned: `scan.max_file_size`, bytes. */
   readonly maxSize: number;
-  /** Milliseconds for one canary. */
-  readonly timeout: number;
   /** Milliseconds from one proof to the next. */
   readonly interval: number;
-  /** May reject; that is `unreachable`. */
-  readonly send: (canary: LargeCanary, signal: AbortSignal) => Promise<CanaryAnswer>;
   /** `key` names the service, as all instances do. */
   readonly shared?: { readonly proofs: SharedProofs; readonly key: string };
+  /** It was found out that more was acquitted than was looked at. */
+  readonly doubted?: (doubt: Doubt) => void;
   readonly log: SizeProofLog;
   /** Milliseconds since the epoch, as in stamps. */
   readonly clock: () => number;
@@ -47,13 +46,13 @@ interface Known extends SharedProof {
 interface Run {
   readonly tag: string;
   readonly abort: AbortController;
+  /** Aborted by that, and when the service's standing is lost. */
+  readonly signal: AbortSignal;
   readonly done: Promise<void>;
   /** So far. */
   caught: number;
 }
 
-/** A size that falls short is looked at again after this, and then after twice that, and so on: an operator may have set what is missing. */
-const FIRST_RETRY = 30_000;
 const LONGEST_TIMER = 2 ** 31 - 1;
 /** Tags whose sizes are remembered; replicas behind one address may have several. */
 const MAX_TAGS = 16;
@@ -61,19 +60,19 @@ const MAX_TAGS = 16;
 const PATIENCE = 3;
 
 /**
- * Invariants: one run at a time; a size counts for that tag alone under which all of its canaries were answered; whatever was said clean
- * under a size that a later proof refutes is doubted.
+ * Invariants: one run at a time, and only while the service stands; a size counts for that tag alone under which all of its canaries were
+ * answered; whatever was said clean under a size that a later proof refutes is doubted.
  */
 export class SizeProof implements Disposable {
   readonly #options: SizeProofOptions;
+  readonly #canaries: LargeCanaries;
+  readonly #retries: SizeRetries;
   readonly #wanted: number;
   /** The oldest first. */
   readonly #known = new Map<string, Known>();
   readonly #doubts = new Doubts();
-  #tag: string | undefined;
+  #standing: Standing | undefined;
   #run: Run | undefined;
-  /** Proofs in a row that fell short. */
-  #shortfalls = 0;
   /** Verdicts from before may have been kept under any size; until the first proof has come to its end, that is. */
   #unjudgedUntil: number | undefined;
   /** Resolves when there is more to know, and is then another one. */
@@ -83,22 +82,24 @@ export class SizeProof implements Disposable {
 
   constructor(options: SizeProofOptions) {
     this.#options = options;
+    this.#canaries = new LargeCanaries(options);
+    this.#retries = new SizeRetries(options.interval);
     this.#wanted = Math.min(Math.max(options.maxSize, MIN_CANARY_SIZE), MAX_CANARY_SIZE);
     this.#unjudgedUntil = options.clock();
   }
 
-  /** A tag stands (its canaries have passed): its size is proven now, unless it is known and fresh. */
-  stands(tag: string): void {
-    if (this.#disposed) return;
-    if (this.#tag !== tag) this.#shortfalls = 0;
-    this.#tag = tag;
+  /** It stands (its canaries have passed), still or again: its size under this tag is proven now, unless it is known and fresh. */
+  stands(standing: Standing): void {
+    if (this.#disposed || standing.lost.aborted) return;
+    const { tag } = standing;
+    this.#stand(standing);
     if (this.#underWay(tag)) return;
-    const due = this.#known.get(tag)?.due;
-    if (due !== undefined && due > this.#options.clock()) {
+    const due = Math.max(this.#known.get(tag)?.due ?? Number.NEGATIVE_INFINITY, this.#retries.notBefore);
+    if (due > this.#options.clock()) {
       this.#run?.abort.abort(new Error("another ISTag stands"));
       return this.#schedule(due);
     }
-    this.#start(tag);
+    this.#start(standing);
   }
 
   /**
@@ -121,9 +122,9 @@ export class SizeProof implements Disposable {
     return this.#known.get(tag)?.size;
   }
 
-  /** What an operator should know and set; empty when everything up to `maxSize` is scanned. */
+  /** What an operator should know and set while the service stands; empty when everything up to `maxSize` is scanned. */
   get warnings(): readonly string[] {
-    const advice = this.#tag === undefined ? undefined : this.#adviceOn(this.#tag);
+    const advice = this.#standing?.lost.aborted === false ? this.#adviceOn(this.#standing.tag) : undefined;
     return advice === undefined ? [] : [`${this.#options.name}: ${advice}`];
   }
 
@@ -132,14 +133,25 @@ export class SizeProof implements Disposable {
     return this.#doubts.holds(stamp, outcome);
   }
 
-  /** Proves this tag now, or joins the proof that is under way; resolves with its size. Never rejects. */
-  async prove(tag: string): Promise<number> {
+  /** Scans wait for a connection that a canary may hold. */
+  giveWay(): void {
+    this.#canaries.giveWay();
+  }
+
+  /** Proves it now, or joins the proof that is under way; resolves with its size. Never rejects. */
+  async prove(standing: Standing): Promise<number> {
+    const { tag } = standing;
     if (!this.#disposed) {
-      this.#tag = tag;
-      if (!this.#underWay(tag)) this.#start(tag);
+      this.#stand(standing);
+      if (!this.#underWay(tag)) this.#start(standing);
       await this.#run?.done;
     }
     return this.size(tag) ?? this.#assumed;
+  }
+
+  #stand(standing: Standing): void {
+    if (this.#standing?.tag !== standing.tag) this.#retries.forget();
+    this.#standing = standing;
   }
 
   #adviceOn(tag: string): string | undefined {
@@ -149,30 +161,32 @@ export class SizeProof implements Disposable {
   }
 
   #underWay(tag: string): boolean {
-    return this.#run?.tag === tag && !this.#run.abort.signal.aborted;
+    return this.#run?.tag === tag && !this.#run.signal.aborted;
   }
 
   get #assumed(): number {
     return Math.min(ASSUMED_SIZE, this.#wanted);
   }
 
-  #start(tag: string): void {
+  #start({ tag, lost }: Standing): void {
     clearTimeout(this.#timer);
     const previous = this.#run;
     previous?.abort.abort(new Error("another ISTag stands"));
     const { promise: done, resolve } = Promise.withResolvers<void>();
-    const run: Run = { tag, abort: new AbortController(), done, caught: 0 };
+    const abort = new AbortController();
+    const run: Run = { tag, abort, signal: AbortSignal.any([abort.signal, lost]), done, caught: 0 };
     this.#run = run;
     void this.#runAfter(previous?.done, run).finally(resolve);
   }
 
   async #runAfter(previous: Promise<void> | undefined, run: Run): Promise<void> {
     await previous;
-    const { signal } = run.abort;
     try {
-      if (!signal.aborted) await this.#prove(run, signal);
+      if (!run.signal.aborted) await this.#prove(run, run.signal);
     } catch (error) {
-      if (!signal.aborted) throw error;
+      if (!run.signal.aborted) throw error;
+      // The standing was lost, and nothing learned.
+      if (!run.abort.signal.aborted) this.#retries.interrupted(this.#options.clock());
     } finally {
       if (this.#run === run) this.#run = undefined;
       this.#tell();
@@ -191,7 +205,7 @@ export class SizeProof implements Disposable {
       const { size, at } = found;
       // Of a size that falls short it is not known why.
       const acquitted = size < this.#wanted ? size + 1 : undefined;
-      return this.#settle(run.tag, { size: Math.min(size, this.#wanted), at, unsure: undefined, acquitted, before: at });
+      return this.#settle(run.tag, { size: Math.min(size, this.#wanted), at, unsure: undefined, acquitted, before: at, took: 0 });
     }
     await using _lease = found;
     await this.#tryOut(run, signal);
@@ -212,7 +226,7 @@ export class SizeProof implements Disposable {
     const begun = this.#options.clock();
     let unsure = "all of its canaries failed";
     const found = await searchSize(this.#wanted, async (size): Promise<Attempt> => {
-      const answer = await this.#send(size, signal);
+      const answer = await this.#canaries.send(size, signal);
       if ("why" in answer) {
         unsure = answer.why;
         return answer.outcome === "failed" ? "failed" : "unanswered";
@@ -226,13 +240,14 @@ export class SizeProof implements Disposable {
       this.#tell();
       return "infected";
     });
-    signal.throwIfAborted();
     const { acquitted } = found;
-    const before = this.#unjudgedUntil ?? begun;
-    if (found.complete) return this.#settle(run.tag, { size: found.caught, at: begun, unsure: undefined, acquitted, before });
+    // What was acquitted was, whatever came after it.
+    if (acquitted === undefined || this.#disposed) signal.throwIfAborted();
+    const rest = { acquitted, before: this.#unjudgedUntil ?? begun, took: this.#options.clock() - begun };
+    if (found.complete) return this.#settle(run.tag, { size: found.caught, at: begun, unsure: undefined, ...rest });
     const kept = this.#keptOf(run.tag, acquitted, begun);
     const { size, at } = found.caught > kept.size ? { size: found.caught, at: begun } : kept;
-    this.#settle(run.tag, { size, at, unsure, acquitted, before });
+    this.#settle(run.tag, { size, at, unsure, ...rest });
   }
 
   /** What may still be believed when a proof could not be brought to its end. */
@@ -242,37 +257,32 @@ export class SizeProof implements Disposable {
     return { size: this.#assumed < acquitted ? this.#assumed : 0, at: begun };
   }
 
-  async #send(size: number, signal: AbortSignal): Promise<CanaryAnswer> {
-    const limit = AbortSignal.timeout(this.#options.timeout);
-    try {
-      return await this.#options.send(largeCanary(size), AbortSignal.any([signal, limit]));
-    } catch (error) {
-      const why = limit.aborted ? "a canary was not answered in time" : error instanceof Error ? error.message : String(error);
-      return { outcome: "unreachable", why };
-    }
-  }
-
-  #settle(tag: string, { size, at, unsure, acquitted, before }: Finding): void {
-    const { name, interval, log, clock, maxSize } = this.#options;
+  #settle(tag: string, { size, at, unsure, acquitted, before, took }: Finding): void {
+    const { name, log, clock, maxSize } = this.#options;
     const now = clock();
     const known = this.#known.get(tag);
-    if (acquitted !== undefined && known !== undefined && acquitted <= known.size) this.#doubts.add("clean", known.at, now);
+    if (acquitted !== undefined && known !== undefined && acquitted <= known.size) this.#doubt(known.at, now);
     // Media of the size that is taken for granted passed all the while.
-    if (acquitted !== undefined && acquitted <= this.#assumed) this.#doubts.add("clean", known?.at ?? Number.NEGATIVE_INFINITY, now);
+    if (acquitted !== undefined && acquitted <= this.#assumed) this.#doubt(known?.at ?? Number.NEGATIVE_INFINITY, now);
     if (unsure === undefined) {
       // What was kept before this process looked, nobody here knows under which size.
-      if (acquitted !== undefined && this.#unjudgedUntil !== undefined) this.#doubts.add("clean", Number.NEGATIVE_INFINITY, before);
+      if (acquitted !== undefined && this.#unjudgedUntil !== undefined) this.#doubt(Number.NEGATIVE_INFINITY, before);
       this.#unjudgedUntil = undefined;
     }
-    this.#shortfalls = size < this.#wanted || unsure !== undefined ? this.#shortfalls + 1 : 0;
-    const pause = this.#shortfalls === 0 ? interval : Math.min(FIRST_RETRY * 2 ** Math.min(this.#shortfalls - 1, 20), interval);
-    const due = (this.#shortfalls === 0 ? at : now) + pause;
+    const result = unsure !== undefined ? "unsure" : size < this.#wanted ? "short" : "all";
+    const due = this.#retries.ended({ result, at, took }, now);
     this.#known.delete(tag);
     this.#known.set(tag, { size, at, unsure, due });
     for (const [old] of this.#known) if (this.#known.size > MAX_TAGS) this.#known.delete(old);
     this.#tell();
-    if (this.#tag === tag) this.#schedule(due);
+    if (this.#standing?.tag === tag) this.#schedule(due);
     if (known?.size !== size) log.sizeProven(name, tag, size, maxSize, this.#adviceOn(tag));
+  }
+
+  #doubt(from: number, until: number): void {
+    const doubt: Doubt = { of: "clean", from, until };
+    this.#doubts.add(doubt);
+    this.#options.doubted?.(doubt);
   }
 
   #schedule(due: number): void {
@@ -280,7 +290,7 @@ export class SizeProof implements Disposable {
     const { clock } = this.#options;
     const wait = Math.min(Math.max(due - clock(), 0), LONGEST_TIMER);
     this.#timer = setTimeout(() => {
-      if (this.#tag !== undefined) this.stands(this.#tag);
+      if (this.#standing !== undefined) this.stands(this.#standing);
     }, wait);
     this.#timer.unref();
   }
@@ -305,4 +315,6 @@ interface Finding extends SharedProof {
   readonly acquitted: number | undefined;
   /** Up to when, if this is the first proof. */
   readonly before: number;
+  /** Milliseconds. */
+  readonly took: number;
 }

@@ -1,6 +1,6 @@
 /** What scanners send in the media's stead: written to spools, looked at, and handed on or thrown away. */
 import { GatewayError } from "../errors.ts";
-import { type DetectedType, PREFIX_SIZE, type TypeDetector } from "../media/mime.ts";
+import { type DetectedType, isAllowed, PREFIX_SIZE, type TypeDetector } from "../media/mime.ts";
 import type { Spool } from "../media/spool.ts";
 import { waitFor } from "./deadline.ts";
 import type { Decision, Place, Policy, Replaced } from "./policy.ts";
@@ -9,7 +9,7 @@ import type { Replacement, ScanContext } from "./scanner.ts";
 /** A replacement that may be handed on, by its own size and type. */
 export interface SanitisedMedia {
   readonly mime: string;
-  /** Whether the original's type is known and the same, so that its file name fits. */
+  /** Whether the original's type is the same, so that its file name fits. */
   readonly sameType: boolean;
   readonly size: number;
   read(): AsyncIterable<Buffer>;
@@ -53,10 +53,9 @@ export class Replacements implements AsyncDisposable {
   }
 
   /**
-   * Decides on what one scanner sent, and keeps it if it may be handed on: its type passes the lists, it is no page of text in place of something
-   * else, and every other scanner says that it is clean.
+   * Decides on what one scanner sent, and keeps it if it may be handed on: its type passes the lists, it is such a file as the original and no
+   * page, and every scanner, its maker too, says that it is clean.
    * All others are given back.
-   * @param original the media's own type, for its file name.
    * @throws whatever keeps that from being known.
    */
   async judge(replaced: Replaced, { policy, types, original, context }: Judges, signal: AbortSignal): Promise<Decision> {
@@ -70,13 +69,13 @@ export class Replacements implements AsyncDisposable {
       return { outcome: "modified", why: `${why}; ${type.mime}, which is in its stead, is not allowed`, scanner };
     }
     const { mime } = type;
-    const { mime: originalMime } = await waitFor(original(), signal);
-    if (isText(mime) && !isText(originalMime)) return { outcome: "modified", why: `${why}; it is a page (${mime})`, scanner };
+    const originalType = await waitFor(original(), signal);
+    if (isPage(mime)) return { outcome: "modified", why: `${why}; it may be a page (${mime})`, scanner };
+    if (!isAkin(type, originalType)) return { outcome: "modified", why: `${why}; ${mime} in place of ${originalType.mime}`, scanner };
     const subject = { size: replacement.size, type, open: () => replacement.open(), ...(context === undefined ? {} : { context }) };
-    const objection = await policy.refuseReplacement(replaced, subject, signal);
+    const objection = await policy.refuseReplacement(subject, signal);
     if (objection !== undefined) return { outcome: "modified", why: `${why}; ${objection}`, scanner };
-    const sameType = mime !== UNKNOWN && mime === originalMime;
-    this.#kept = { mime, sameType, size: replacement.size, read: () => replacement.open() };
+    this.#kept = { mime, sameType: mime === originalType.mime, size: replacement.size, read: () => replacement.open() };
     return { outcome: "sanitised", why, scanner };
   }
 
@@ -111,13 +110,42 @@ export interface Judges {
   readonly context: ScanContext | undefined;
 }
 
-/** The name of what nobody knows: two such things are not of one type. */
-const UNKNOWN = "application/octet-stream";
-
-/** Servers that block answer with a page that says why, some of them with nothing else to tell it from a file. */
-function isText(mime: string): boolean {
-  return mime.startsWith("text/");
+/**
+ * Whether a block page may have this type: text of any kind, and what nobody knows, as text in UTF-16 without a mark or with control characters.
+ * Some servers send such a page with nothing else to tell it from a file; in the stead of text, nothing tells it from text that was sanitised.
+ */
+function isPage(mime: string): boolean {
+  return (mime.startsWith("text/") && mime !== RTF) || /[/+](?:xml|json|octet-stream|x-ndjson)$/.test(mime);
 }
+
+/** Whether one may be what a sanitiser makes of the other: the same, another picture or recording, a document that was converted. */
+function isAkin(one: DetectedType, other: DetectedType): boolean {
+  if (one.mime === other.mime || (isDocument(one) && isDocument(other))) return true;
+  // Packed anew, a document or a JAR may be known for no more than a zip archive.
+  if (one.mime === ZIP || other.mime === ZIP) return isZip(one) && isZip(other);
+  const [family] = one.mime.split("/", 1);
+  return (family === "image" || family === "audio" || family === "video") && other.mime.startsWith(`${family}/`);
+}
+
+function isDocument({ mime }: DetectedType): boolean {
+  return (
+    mime === RTF ||
+    /^application\/(?:pdf|msword|x-ole-storage|x-hwp|vnd\.ms-(?:excel|office|powerpoint|word)|vnd\.visio)/.test(mime) ||
+    isOffice(mime)
+  );
+}
+
+function isZip(type: DetectedType): boolean {
+  return isAllowed(type, new Set([ZIP])) || isOffice(type.mime);
+}
+
+/** Office Open XML and OpenDocument, both of them zip archives. */
+function isOffice(mime: string): boolean {
+  return /^application\/vnd\.(?:openxmlformats-officedocument|oasis\.opendocument)\./.test(mime);
+}
+
+const ZIP = "application/zip";
+const RTF = "text/rtf";
 
 class SpooledReplacement implements Replacement {
   readonly #spool: Spool;

@@ -1,15 +1,17 @@
 /** How long a scan has waited for its replica. */
 
-/** Milliseconds after which it is tried again whether there is anything to be done. */
+/** Milliseconds after which it is tried again whether there is anything to be done; twice as long each time, up to a minute. */
 const AGAIN = 1_000;
+const LONGEST = 60_000;
 
 /**
- * Runs out when a replica has kept a scan waiting for so long in all, and then again and again until something could be done about it. What
+ * Runs out when a replica has kept a scan waiting for so long in all, and then again, ever less often, until something could be done about it. What
  * the media's own source takes is not counted: media that arrives slowly says nothing of who scans it.
  */
 export class Patience implements Disposable {
   readonly #ranOut: () => boolean;
   #left: number;
+  #again = AGAIN;
   #since: number | undefined;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
@@ -40,7 +42,8 @@ export class Patience implements Disposable {
     this.#since = performance.now();
     this.#timer = setTimeout(() => {
       this.#since = undefined;
-      this.#left = AGAIN;
+      this.#left = this.#again;
+      this.#again = Math.min(2 * this.#again, LONGEST);
       if (this.#ranOut()) this[Symbol.dispose]();
       else this.#resume();
     }, this.#left);

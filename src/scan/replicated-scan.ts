@@ -32,6 +32,9 @@ export class ReplicatedScan {
   /** The greatest limit of those that are not proven to scan as much. */
   #beyond: number | undefined;
 
+  /** One of them said something that could not be read. */
+  #unclear = false;
+
   constructor(options: ReplicatedScanOptions) {
     this.#options = options;
     this.#tried = new Map(options.replicas.map((replica) => [replica, { times: 0, under: undefined, failure: undefined }]));
@@ -39,7 +42,7 @@ export class ReplicatedScan {
 
   /**
    * @throws GatewayError `beyond_proof` when the media is larger than one of those asked is proven to scan, and none had a verdict;
-   *   `scanner_unavailable` when none had for other reasons; whatever the subject throws; the signal's reason.
+   *   `unclear_verdict` when the answer of one could not be read; `scanner_unavailable` when none had a verdict for other reasons; whatever the subject throws; the signal's reason.
    */
   async run(): Promise<ScanVerdict> {
     for (;;) {
@@ -117,7 +120,9 @@ export class ReplicatedScan {
       case "beyond":
         this.#beyond = Math.max(this.#beyond ?? 0, answer.limit);
         break;
+      case "unclear":
       case "failed":
+        this.#unclear ||= answer.kind === "unclear";
         tried.failure = answer.why;
         this.#failures.add(answer.why);
         break;
@@ -158,7 +163,7 @@ export class ReplicatedScan {
     const { replicas, subject } = this.#options;
     for (const replica of replicas) if (replica.standing === undefined) this.#failures.add(replica.problem);
     const detail = [...this.#failures].join("; ");
-    if (this.#beyond === undefined) return new GatewayError("scanner_unavailable", { detail });
+    if (this.#beyond === undefined) return new GatewayError(this.#unclear ? "unclear_verdict" : "scanner_unavailable", { detail });
     const limit = `${subject.size} bytes, and the service is proven to scan ${this.#beyond}`;
     return new GatewayError("beyond_proof", { detail: detail === "" ? limit : `${limit}; ${detail}` });
   }

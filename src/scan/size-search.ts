@@ -24,23 +24,41 @@ const PRECISION = 1.1;
 
 /**
  * Tries a small one, then the one that is wanted, and if that is missed, sizes in between, until the limit is known within 10 %: at most 9
- * canaries up to 4 GiB. A service is taken to scan whatever is smaller than what it scanned.
+ * canaries up to 4 GiB, and 2 more where the limit shows in failures. A service is taken to scan whatever is smaller than what it scanned.
  */
 export async function searchSize(wanted: number, attempt: (size: number) => Promise<Attempt>): Promise<FoundSize> {
   let caught = 0;
-  let missed: number | undefined;
+  let missed: { readonly size: number; readonly how: "acquitted" | "failed" } | undefined;
   let acquitted: number | undefined;
   let next: number | undefined = Math.min(ASSUMED_SIZE, wanted);
   while (next !== undefined) {
     const outcome = await attempt(next);
     if (outcome === "unanswered") return { caught, acquitted, complete: false };
     if (outcome === "infected") caught = next;
-    else missed = next;
+    else missed = { size: next, how: outcome };
     if (outcome === "acquitted") acquitted = next;
-    next = nextSize(caught, missed, wanted);
+    next = nextSize(caught, missed?.size, wanted);
   }
-  // All failed, although its canaries were caught: that says nothing about sizes.
-  return { caught, acquitted, complete: caught > 0 || acquitted !== undefined };
+  if (caught >= wanted || missed?.how !== "failed") return { caught, acquitted, complete: true };
+  // Failures at every size say nothing about sizes.
+  if (caught === 0) return { caught, acquitted, complete: false };
+  const found = await confirm(caught, missed.size, acquitted, attempt);
+  return found.caught >= wanted ? { ...found, complete: true } : found;
+}
+
+/** An engine that is away for a moment fails at any size: it counts as a limit when what was caught is caught again, and what failed fails again. */
+async function confirm(
+  caught: number,
+  failed: number,
+  acquitted: number | undefined,
+  attempt: (size: number) => Promise<Attempt>,
+): Promise<FoundSize> {
+  const again = await attempt(caught);
+  if (again === "acquitted") return { caught: 0, acquitted: caught, complete: false };
+  if (again !== "infected") return { caught, acquitted, complete: false };
+  const beyond = await attempt(failed);
+  if (beyond === "infected") return { caught: failed, acquitted, complete: false };
+  return { caught, acquitted: beyond === "acquitted" ? failed : acquitted, complete: beyond !== "unanswered" };
 }
 
 function nextSize(caught: number, missed: number | undefined, wanted: number): number | undefined {

@@ -51,6 +51,16 @@ export class VerdictKeys {
     return this.#key("content", [sha256, policy], audience);
   }
 
+  /** Decrypted bytes alone, by their SHA-256: what operators block or allow, whatever the policy. */
+  digest(sha256: Buffer): string {
+    return this.#key("digest", [sha256], "");
+  }
+
+  /** One media's way from one source: who names other media beside the hash of known media goes alone. */
+  flight(source: string, mxc: { readonly serverName: string; readonly mediaId: string }): string {
+    return this.#key("flight", [source, mxc.serverName, mxc.mediaId], "");
+  }
+
   #key(purpose: string, parts: readonly (string | Buffer)[], audience: string): string {
     const digest =
       audience === ""

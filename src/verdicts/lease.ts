@@ -2,8 +2,11 @@
 import { randomUUID } from "node:crypto";
 import type { RedisLink } from "./redis-link.ts";
 
-/** Whoever else has taken it in the meantime keeps it. */
-const EXTEND = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("pexpire", KEYS[1], ARGV[2]) end return 0`;
+/** Whoever else has taken it in the meantime keeps it; with nobody there (Redis came back empty) it is taken again. */
+const EXTEND = `local holder = redis.call("get", KEYS[1])
+if holder == ARGV[1] then return redis.call("pexpire", KEYS[1], ARGV[2]) end
+if not holder then redis.call("set", KEYS[1], ARGV[1], "PX", ARGV[2]) return 1 end
+return 0`;
 const RELEASE = `if redis.call("get", KEYS[1]) == ARGV[1] then return redis.call("del", KEYS[1]) end return 0`;
 
 /** Extended until it is disposed of. It spares work, it guards nothing: with Redis away, two may hold it. */

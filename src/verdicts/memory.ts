@@ -1,6 +1,6 @@
 /** Verdicts in this process: the whole store of a gateway without Redis, and the near part of one with it. */
 import { LRUCache } from "lru-cache";
-import type { SourceRecord, VerdictRecord, VerdictStore } from "./store.ts";
+import type { KeptVerdict, SourceRecord, VerdictRecord, VerdictStore } from "./store.ts";
 
 /** How long records are kept, in milliseconds; 0 is not at all. What a source held is kept as long as the longer of the two. */
 export interface Lifetimes {
@@ -33,11 +33,20 @@ export function sourceLifetime(ttl: Lifetimes): number {
   return Math.max(ttl.clean, ttl.infected);
 }
 
+/** A verdict, and when it was last compared with what others know (ms since the epoch). */
+export interface HeldVerdict {
+  readonly kept: KeptVerdict;
+  checkedAt: number;
+}
+
+/** Sources are kept without their verdict: each content has one verdict here, whatever source it was learned from. */
+type HeldSource = Omit<SourceRecord, "verdict">;
+
 export class MemoryVerdictStore implements VerdictStore {
   readonly #ttl: Lifetimes;
   readonly #now: () => number;
-  readonly #sources: LRUCache<string, SourceRecord>;
-  readonly #verdicts: LRUCache<string, VerdictRecord>;
+  readonly #sources: LRUCache<string, HeldSource>;
+  readonly #verdicts: LRUCache<string, HeldVerdict>;
 
   constructor(options: MemoryVerdictStoreOptions) {
     this.#ttl = options.ttl;
@@ -52,24 +61,31 @@ export class MemoryVerdictStore implements VerdictStore {
       ttlResolution: 0,
     };
     this.#sources = new LRUCache({ ...limits, sizeCalculation: (record) => RECORD_OVERHEAD + record.pieces.length });
-    this.#verdicts = new LRUCache({ ...limits, sizeCalculation: verdictSize });
+    this.#verdicts = new LRUCache({ ...limits, sizeCalculation: ({ kept }) => verdictSize(kept.record) });
   }
 
   source(key: string): Promise<SourceRecord | undefined> {
-    return Promise.resolve(this.#sources.get(key));
+    const source = this.#sources.get(key);
+    return Promise.resolve(source && withVerdict(source, this.#verdicts.get(source.content)?.kept));
   }
 
   rememberSource(key: string, record: SourceRecord): Promise<void> {
-    remember(this.#sources, key, detached(record), sourceLifetime(this.#ttl));
+    this.#rememberSource(key, record, this.#now() + sourceLifetime(this.#ttl));
+    if (record.verdict !== undefined) this.adoptVerdict(record.content, record.verdict);
     return Promise.resolve();
   }
 
-  /** Takes over what another store knows until then (ms since the epoch). What was remembered here stands; comes back. */
+  /**
+   * Takes over what another store knows until then (ms since the epoch), its verdict as one that is still to be compared: the copy may be older than
+   * the verdict itself. What was remembered here in the meantime stands; comes back.
+   */
   adoptSource(key: string, record: SourceRecord, until: number): SourceRecord {
+    const { verdict, ...source } = record;
     const known = this.#sources.get(key);
-    if (known !== undefined) return known;
-    remember(this.#sources, key, detached(record), Math.min(sourceLifetime(this.#ttl), until - this.#now()));
-    return record;
+    if (known === undefined) this.#rememberSource(key, source, Math.min(until, this.#now() + sourceLifetime(this.#ttl)));
+    const { content } = known ?? source;
+    if (verdict !== undefined) this.adoptVerdict(source.content, verdict, -Infinity);
+    return withVerdict(known ?? source, this.#verdicts.get(content)?.kept);
   }
 
   forgetSource(key: string): Promise<void> {
@@ -77,21 +93,27 @@ export class MemoryVerdictStore implements VerdictStore {
     return Promise.resolve();
   }
 
-  verdict(key: string): Promise<VerdictRecord | undefined> {
-    return Promise.resolve(this.#verdicts.get(key));
+  verdict(key: string): Promise<KeptVerdict | undefined> {
+    return Promise.resolve(this.#verdicts.get(key)?.kept);
   }
 
-  rememberVerdict(key: string, record: VerdictRecord): Promise<void> {
-    remember(this.#verdicts, key, record, verdictLifetime(record, this.#ttl));
-    return Promise.resolve();
+  /** The verdict as it is held here; its `checkedAt` may be set. */
+  held(key: string): HeldVerdict | undefined {
+    return this.#verdicts.get(key);
   }
 
-  /** Takes over what another store knows until then (ms since the epoch). What was remembered here is newer and stands; comes back. */
-  adoptVerdict(key: string, record: VerdictRecord, until: number): VerdictRecord {
-    const known = this.#verdicts.get(key);
-    if (known !== undefined) return known;
-    remember(this.#verdicts, key, record, Math.min(verdictLifetime(record, this.#ttl), until - this.#now()));
-    return record;
+  rememberVerdict(key: string, record: VerdictRecord): Promise<KeptVerdict | undefined> {
+    return Promise.resolve(this.#rememberVerdict(key, { record, expiresAt: Infinity }, this.#now()));
+  }
+
+  /** Takes over what another store knows. A verdict that was remembered here and is no older stands; comes back. */
+  adoptVerdict(key: string, verdict: KeptVerdict, checkedAt = this.#now()): KeptVerdict | undefined {
+    const held = this.#verdicts.get(key);
+    if (held === undefined || madeAt(held.kept.record) < madeAt(verdict.record)) {
+      return this.#rememberVerdict(key, verdict, checkedAt);
+    }
+    held.checkedAt = Math.max(held.checkedAt, checkedAt);
+    return held.kept;
   }
 
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
@@ -103,19 +125,36 @@ export class MemoryVerdictStore implements VerdictStore {
     this.#verdicts.clear();
     return Promise.resolve();
   }
+
+  #rememberSource(key: string, { content, digest, size, pieces }: HeldSource, until: number): void {
+    // A copy that keeps nothing larger alive: the caller's pieces may be a view.
+    const own = Buffer.allocUnsafeSlow(pieces.length);
+    pieces.copy(own);
+    remember(this.#sources, key, { content, digest, size, pieces: own }, until - this.#now());
+  }
+
+  #rememberVerdict(key: string, { record, expiresAt }: KeptVerdict, checkedAt: number): KeptVerdict | undefined {
+    const now = this.#now();
+    const kept = { record, expiresAt: Math.floor(Math.min(expiresAt, now + verdictLifetime(record, this.#ttl))) };
+    return remember(this.#verdicts, key, { kept, checkedAt }, kept.expiresAt - now) ? kept : undefined;
+  }
 }
 
 /** A record whose life is over is not kept, nor is the older one that it replaces (to the cache, a time of 0 would mean for ever). */
-function remember<Value extends object>(cache: LRUCache<string, Value>, key: string, value: Value, ttl: number): void {
+function remember<Value extends object>(cache: LRUCache<string, Value>, key: string, value: Value, ttl: number): boolean {
   if (ttl >= 1) cache.set(key, value, { ttl: Math.floor(ttl) });
   else cache.delete(key);
+  return ttl >= 1;
 }
 
-/** A copy that keeps nothing larger alive: the caller's pieces may be a view. */
-function detached(record: SourceRecord): SourceRecord {
-  const pieces = Buffer.allocUnsafeSlow(record.pieces.length);
-  record.pieces.copy(pieces);
-  return { ...record, pieces };
+export function withVerdict(source: SourceRecord, verdict: KeptVerdict | undefined): SourceRecord {
+  const { content, digest, size, pieces } = source;
+  return { content, digest, size, pieces, ...(verdict === undefined ? {} : { verdict }) };
+}
+
+/** When the newest of its stamps was given. The refusal of a type has none: it rests on the bytes alone, and nothing outdates it. */
+function madeAt(record: VerdictRecord): number {
+  return record.outcome === "type_forbidden" ? Infinity : Math.max(...Object.values(record.stamps).map(({ at }) => at));
 }
 
 function verdictSize(record: VerdictRecord): number {

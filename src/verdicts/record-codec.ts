@@ -64,8 +64,15 @@ const verdictSchema = z.discriminatedUnion("outcome", [
   z.strictObject({ outcome: z.literal("type_forbidden"), mime: text }),
 ]);
 
+const keyed = z.string().regex(/^[\w-]{43}$/);
 const sourceSchema = z
-  .strictObject({ content: z.string().regex(/^[\w-]{43}$/), size: z.int().min(0), pieces: z.base64() })
+  .strictObject({
+    content: keyed,
+    digest: keyed,
+    size: z.int().min(0),
+    pieces: z.base64(),
+    verdict: z.strictObject({ record: verdictSchema, expiresAt: z.int().min(0) }).exactOptional(),
+  })
   .transform((record): SourceRecord => ({ ...record, pieces: Buffer.from(record.pieces, "base64") }))
   .refine((record) => record.pieces.length === 32 * Math.ceil(record.size / PIECE_SIZE));
 

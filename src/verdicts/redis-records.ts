@@ -1,16 +1,21 @@
-/** Sealed values in Redis, under names of ours; and the right to be the only one who does something. */
+/** Sealed values in Redis, under names of ours; the right to be the only one who does something; and hints from instance to instance. */
+import { Fingerprint } from "./fingerprint.ts";
 import { Lease } from "./lease.ts";
 import { assertSecret } from "./keys.ts";
 import { MAX_VALUE_BYTES, RecordCodec } from "./record-codec.ts";
+import { openConnection, type RedisConnectionOptions } from "./redis-connection.ts";
 import { RedisLink, type StoreLog } from "./redis-link.ts";
+import { MAX_MESSAGE_BYTES, RedisSubscriptions } from "./redis-subscriptions.ts";
+import { SealedHash } from "./sealed-hash.ts";
 
 export interface RedisRecordsOptions {
-  /** `redis://`, or `rediss://` for TLS. */
-  readonly url: string;
+  readonly connection: RedisConnectionOptions;
+  /** Before every name and channel. */
   readonly keyPrefix: string;
-  readonly password?: string;
   /** Instances that share records share the secret; what was written under another one is no answer. */
   readonly secret: Buffer;
+  /** What clients encrypt to, if anything: instances that share records share it too, and `health` tells when they don't. */
+  readonly publicKey?: string;
   readonly log: StoreLog;
   /** Told of every value that Redis holds under a name of ours and that is not what this gateway writes. */
   readonly onDropped?: () => void;
@@ -26,17 +31,23 @@ export class RedisRecords implements Disposable {
   readonly #options: RedisRecordsOptions;
   readonly #now: () => number;
   readonly #link: RedisLink;
+  readonly #subscriptions: RedisSubscriptions;
+  readonly #fingerprint: Fingerprint;
   readonly #codec: RecordCodec;
   #dropped = 0;
   #droppedLogged = -Infinity;
 
-  /** Connects in the background. @throws RangeError when the secret is too short. */
+  /** Connects in the background. @throws RangeError when the secret is too short, TypeError when the URL is none of Redis */
   constructor(options: RedisRecordsOptions) {
     assertSecret(options.secret);
     this.#options = options;
     this.#now = options.now ?? Date.now;
     this.#codec = new RecordCodec(options.secret);
-    this.#link = new RedisLink({ ...options, now: this.#now });
+    const { log } = options;
+    const connection = openConnection(options.connection);
+    this.#link = new RedisLink({ connection, log, now: this.#now, onFound: () => void this.#fingerprint.check() });
+    this.#subscriptions = new RedisSubscriptions(connection, log);
+    this.#fingerprint = new Fingerprint({ ...options, link: this.#link, key: this.#key("fingerprint") });
   }
 
   /** The record under a name, if it is ours, sound and not expired (ms since the epoch). `parse` gives undefined for what is not sound. */
@@ -78,20 +89,66 @@ export class RedisRecords implements Disposable {
     return Lease.take(this.#link, this.#key(`lease:${name}`), ttl);
   }
 
+  /**
+   * All records of a hash that are ours, sound and not expired, by field. Undefined when that can't be found out; what is not among them may
+   * have been removed by anybody.
+   */
+  async hashEntries<T>(name: string, parse: (content: unknown) => T | undefined): Promise<ReadonlyMap<string, T> | undefined> {
+    return this.#hash(name).entries(parse);
+  }
+
+  /**
+   * @param field at most 128 bytes; who can read Redis reads it
+   * @param record at most about 4000 bytes of JSON
+   * @param expiresAt ms since the epoch; never, without it
+   * @returns whether Redis has it now
+   */
+  async hashSet(name: string, field: string, record: unknown, expiresAt?: number): Promise<boolean> {
+    return this.#hash(name).set(field, record, expiresAt);
+  }
+
+  /** Whoever can reach Redis reads it, and can send the like: it is a hint and no more. What is longer than 1 KiB is not sent. */
+  async publish(channel: string, message: string): Promise<void> {
+    if (Buffer.byteLength(message) > MAX_MESSAGE_BYTES) return;
+    await this.#link.ask((redis) => redis.publish(this.#key(channel), message));
+  }
+
+  /**
+   * @param listener gets what anybody sends, at most 1 KiB, and maybe never gets what was sent
+   * @param onReconnect called each time that listening has begun, the first one too: what was sent until then may have been missed
+   */
+  subscribe(channel: string, listener: (message: string) => void, onReconnect: () => void = () => undefined): Disposable {
+    return this.#subscriptions.subscribe(this.#key(channel), listener, onReconnect);
+  }
+
+  /** Why other instances with this Redis would not understand what is written here, as far as is known. */
+  get conflict(): string | undefined {
+    return this.#fingerprint.problems[0];
+  }
+
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
-    const { problem } = this.#link;
+    const { problem, away } = this.#link;
+    const deaf = away ? undefined : this.#subscriptions.problem;
     const dropped = this.#now() - this.#droppedLogged < DROPPED_INTERVAL;
     return {
-      degraded: problem !== undefined,
+      degraded: problem !== undefined || deaf !== undefined,
       problems: [
         ...(problem === undefined ? [] : [`${problem}; verdicts are kept in this process only`]),
+        ...(deaf === undefined ? [] : [deaf]),
+        ...this.#fingerprint.problems,
         ...(dropped ? ["values in Redis fail their check: another instance has another secret, or something else writes there"] : []),
       ],
     };
   }
 
   [Symbol.dispose](): void {
+    this.#fingerprint[Symbol.dispose]();
+    this.#subscriptions[Symbol.dispose]();
     this.#link.close();
+  }
+
+  #hash(name: string): SealedHash {
+    return new SealedHash({ link: this.#link, codec: this.#codec, key: this.#key(name), now: this.#now, onDropped: () => this.#drop() });
   }
 
   #key(name: string): string {

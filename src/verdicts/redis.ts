@@ -1,8 +1,14 @@
-/** Verdicts that all instances share, with the memory of this process in front: it answers first, and goes on alone while Redis is away. */
-import { MemoryVerdictStore, sourceLifetime, verdictLifetime, type Lifetimes } from "./memory.ts";
+/**
+ * Verdicts that all instances share, with the memory of this process in front: it answers first, for a minute, and goes on alone while Redis is away.
+ *
+ * A source's record in Redis carries a copy of its content's verdict, so that one question is enough. A verdict that is made anew reaches the copy
+ * under its own source only; so a copy is compared with the verdict itself the next time that its media is asked for, and the newer one wins. What
+ * is found infected is told to all instances, and they compare at once.
+ */
+import { MemoryVerdictStore, sourceLifetime, verdictLifetime, withVerdict, type Lifetimes } from "./memory.ts";
 import { sourceFromJson, sourceToJson, verdictFromJson } from "./record-codec.ts";
 import type { RedisRecords } from "./redis-records.ts";
-import type { SourceRecord, VerdictRecord, VerdictStore } from "./store.ts";
+import type { KeptVerdict, SourceRecord, VerdictRecord, VerdictStore } from "./store.ts";
 
 export interface RedisVerdictStoreOptions {
   /** Closed by whoever opened it. */
@@ -15,20 +21,36 @@ export interface RedisVerdictStoreOptions {
   readonly now?: () => number;
 }
 
+/** Milliseconds after which a verdict in memory is compared with the one in Redis. */
+const NEAR_LIFE = 60_000;
+/** Messages are keys of verdicts that were found infected: a hint to compare, from anybody. */
+const INFECTED = "infected";
+
 export class RedisVerdictStore implements VerdictStore {
   readonly #records: RedisRecords;
   readonly #ttl: Lifetimes;
   readonly #memory: MemoryVerdictStore;
+  readonly #now: () => number;
+  readonly #news: Disposable;
+  /** News may have been missed until then (ms since the epoch). */
+  #missedUntil = -Infinity;
 
-  constructor({ records, ttl, ...memory }: RedisVerdictStoreOptions) {
+  constructor({ records, ttl, now = Date.now, ...memory }: RedisVerdictStoreOptions) {
     this.#records = records;
     this.#ttl = ttl;
-    this.#memory = new MemoryVerdictStore({ ttl, ...memory });
+    this.#now = now;
+    this.#memory = new MemoryVerdictStore({ ttl, now, ...memory });
+    const compare = (key: string): void => {
+      const held = this.#memory.held(key);
+      if (held !== undefined) held.checkedAt = -Infinity;
+    };
+    this.#news = records.subscribe(INFECTED, compare, () => (this.#missedUntil = this.#now()));
   }
 
   async source(key: string): Promise<SourceRecord | undefined> {
     const near = await this.#memory.source(key);
-    if (near !== undefined || sourceLifetime(this.#ttl) < 1) return near;
+    if (near !== undefined) return withVerdict(near, await this.verdict(near.content));
+    if (sourceLifetime(this.#ttl) < 1) return undefined;
     const found = await this.#records.get(sourceName(key), sourceFromJson);
     return found && this.#memory.adoptSource(key, found.record, found.expiresAt);
   }
@@ -43,18 +65,22 @@ export class RedisVerdictStore implements VerdictStore {
     await this.#records.delete(sourceName(key));
   }
 
-  async verdict(key: string): Promise<VerdictRecord | undefined> {
-    const near = await this.#memory.verdict(key);
-    if (near !== undefined) return near;
+  async verdict(key: string, fresh = false): Promise<KeptVerdict | undefined> {
+    const held = this.#memory.held(key);
+    if (held !== undefined && !fresh && held.checkedAt > Math.max(this.#missedUntil, this.#now() - NEAR_LIFE)) return held.kept;
     const found = await this.#records.get(verdictName(key), verdictFromJson);
-    // Written under a configuration that kept this kind of verdict; this one does not.
-    if (found === undefined || verdictLifetime(found.record, this.#ttl) < 1) return undefined;
-    return this.#memory.adoptVerdict(key, found.record, found.expiresAt);
+    if (found !== undefined) return this.#memory.adoptVerdict(key, { record: found.record, expiresAt: found.expiresAt });
+    // Redis is away, or came back empty: what is known here counts, and Redis is not asked again each time.
+    const still = this.#memory.held(key);
+    if (still !== undefined) still.checkedAt = this.#now();
+    return still?.kept;
   }
 
-  async rememberVerdict(key: string, record: VerdictRecord): Promise<void> {
-    await this.#memory.rememberVerdict(key, record);
+  async rememberVerdict(key: string, record: VerdictRecord): Promise<KeptVerdict | undefined> {
+    const kept = await this.#memory.rememberVerdict(key, record);
     await this.#records.set(verdictName(key), record, verdictLifetime(record, this.#ttl));
+    if (record.outcome === "infected") void this.#records.publish(INFECTED, key);
+    return kept;
   }
 
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
@@ -62,12 +88,14 @@ export class RedisVerdictStore implements VerdictStore {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#news[Symbol.dispose]();
     await this.#memory[Symbol.asyncDispose]();
   }
 }
 
+/** The number is the format's: instances that know another one neither read these nor overwrite them. */
 function sourceName(key: string): string {
-  return `source:${key}`;
+  return `source2:${key}`;
 }
 
 function verdictName(key: string): string {

@@ -1,13 +1,22 @@
-/** What one instance found out about a scanner, for the others. */
+/** Sizes that instances prove for each other. */
 import { z } from "zod";
 import { keyedDigest } from "./keys.ts";
 import type { RedisRecords } from "./redis-records.ts";
 
-export interface ProvenSize {
+/** What a scanner was found to scan. */
+export interface SharedProof {
   /** Bytes. */
   readonly size: number;
-  /** When it was proven, in ms since the epoch. */
+  /** When the proof began, ms since the epoch. */
   readonly at: number;
+}
+
+/** None of them ever rejects: a store that can't answer knows of no proof, and gives a lease to whoever asks. */
+export interface SharedProofs {
+  recall(key: string): Promise<SharedProof | undefined>;
+  remember(key: string, proof: SharedProof): Promise<void>;
+  /** The right to prove; undefined: another instance is at it. It ends by itself, should its holder be gone. */
+  lease(key: string): Promise<AsyncDisposable | undefined>;
 }
 
 /** Milliseconds; after that, an instance that died in the middle of a proof stands in nobody's way. */
@@ -15,8 +24,8 @@ const LEASE = 15_000;
 
 const schema = z.strictObject({ size: z.int().min(0), at: z.number().min(0) });
 
-/** Proven sizes in Redis, sealed as verdicts are. Nothing here rejects. */
-export class SharedProvenSizes {
+/** In Redis, sealed as verdicts are. */
+export class SharedProvenSizes implements SharedProofs {
   readonly #records: RedisRecords;
   readonly #secret: Buffer;
   readonly #ttl: number;
@@ -28,15 +37,14 @@ export class SharedProvenSizes {
     this.#ttl = ttl;
   }
 
-  async recall(key: string): Promise<ProvenSize | undefined> {
+  async recall(key: string): Promise<SharedProof | undefined> {
     return (await this.#records.get(this.#name(key), (content) => schema.safeParse(content).data))?.record;
   }
 
-  async remember(key: string, proof: ProvenSize): Promise<void> {
+  async remember(key: string, proof: SharedProof): Promise<void> {
     await this.#records.set(this.#name(key), proof, this.#ttl);
   }
 
-  /** The right to prove; undefined while another instance is at it. */
   async lease(key: string): Promise<AsyncDisposable | undefined> {
     const lease = await this.#records.lease(this.#name(key), LEASE);
     return lease === "taken" ? undefined : lease;

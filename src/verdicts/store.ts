@@ -9,14 +9,24 @@ export type VerdictRecord =
   /** The type is on no allow-list or on a block-list; rests on the bytes and the lists alone. */
   | { readonly outcome: "type_forbidden"; readonly mime: string };
 
+/** A verdict, and until when it is kept (ms since the epoch); no copy of it counts for longer. */
+export interface KeptVerdict {
+  readonly record: VerdictRecord;
+  readonly expiresAt: number;
+}
+
 /** What a source (mxc and variant; or ciphertext hash, key and IV) held when its bytes were last hashed. */
 export interface SourceRecord {
   /** The keyed digest of the decrypted bytes together with the policy: the key of the verdict. */
   readonly content: string;
+  /** The keyed digest of the decrypted bytes alone: what operators block or allow. */
+  readonly digest: string;
   /** Bytes as they came. */
   readonly size: number;
   /** SHA-256 of each piece of `PIECE_SIZE` bytes as they came, the last one shorter; concatenated. */
   readonly pieces: Buffer;
+  /** The content's verdict, as far as it is known without asking for it. */
+  readonly verdict?: KeptVerdict;
 }
 
 /** Known media is released to a client in pieces of this many bytes, each only after its digest matched. */
@@ -28,10 +38,13 @@ export const PIECE_SIZE = 1024 * 1024;
  */
 export interface VerdictStore extends AsyncDisposable {
   source(key: string): Promise<SourceRecord | undefined>;
+  /** With its verdict, so that whoever asks for the source needs not ask again. */
   rememberSource(key: string, record: SourceRecord): Promise<void>;
   forgetSource(key: string): Promise<void>;
-  verdict(key: string): Promise<VerdictRecord | undefined>;
-  rememberVerdict(key: string, record: VerdictRecord): Promise<void>;
+  /** @param fresh as the other instances know it by now; what this process knows may be as old as a minute */
+  verdict(key: string, fresh?: boolean): Promise<KeptVerdict | undefined>;
+  /** Undefined when such verdicts are not kept. */
+  rememberVerdict(key: string, record: VerdictRecord): Promise<KeptVerdict | undefined>;
   /** What readiness says of it; a store that is away degrades, it does not stop the gateway. */
   health(): { readonly degraded: boolean; readonly problems: readonly string[] };
 }

@@ -7,6 +7,10 @@ import { ConfigError, loadConfig } from "../../src/config/load.ts";
 const FIXTURES = new URL("../fixtures/config/", import.meta.url).pathname;
 const ONE_SERVICE = "icap: [{ name: av, urls: ['icap://127.0.0.1/virus_scan'] }]\n";
 
+function redis(keys: string): string {
+  return `${ONE_SERVICE}result_cache: { redis: { ${keys} } }`;
+}
+
 function service(keys: string, url = "icap://127.0.0.1/x"): string {
   return `icap: [{ name: av, urls: ["${url}"], ${keys} }]\n`;
 }
@@ -126,6 +130,21 @@ describe("what is wrong", () => {
       `${ONE_SERVICE}result_cache: { redis: { url: "redis://h", password_path: /nowhere/at/all } }`,
       /^2:59: result_cache\.redis\.password_path: the file is not there$/,
     ],
+    ["a Redis with options", redis('url: "redis://h/0?a=b"'), /redis\.url: may have the number of a database/],
+    ["a Redis with a path", redis('url: "redis://h/x"'), /redis\.url: may have the number of a database/],
+    ["no Redis", redis("key_prefix: x"), /redis\.url: is needed, or sentinels, or cluster: one of the three$/],
+    ["two of them", redis('url: "redis://h", cluster: ["a:1"]'), /redis\.url: is needed, or sentinels, or cluster/],
+    ["Sentinels without a master", redis('sentinels: ["a:1"]'), /redis\.master: and sentinels belong together$/],
+    ["a node without a port", redis('cluster: ["redis-1"]'), /redis\.cluster\[0\]: must be a host and a port/],
+    ["a node with too great a port", redis('cluster: ["redis-1:70000"]'), /redis\.cluster\[0\]: must be a host and a port/],
+    ["TLS where the URL says none", redis('url: "redis://h", tls: {}'), /redis\.tls: is for rediss:\/\/ alone$/],
+    ["a key without its certificate, to Redis", redis('url: "rediss://h", tls: { key_path: /k }'), /redis\.tls\.key_path: needs cert_path/],
+    ["a user without a password", redis('url: "redis://h", username: x'), /redis\.username: needs password_path beside it$/],
+    [
+      "a short secret",
+      `${ONE_SERVICE}result_cache: { digest_secret_path: /proc/sys/kernel/ostype }`,
+      /digest_secret_path: the file has less than 32/,
+    ],
     ["TLS for what has none", service("tls: { min_version: TLSv1.3 }"), /icap\[0\]\.tls: is for icaps:\/\/ alone/],
     ["a certificate without its key", service("tls: { cert_path: /c }", "icaps://h/x"), /tls\.cert_path: needs key_path beside it$/],
     ["a key without its certificate", service("tls: { key_path: /k }", "icaps://h/x"), /tls\.key_path: needs cert_path beside it$/],
@@ -146,6 +165,12 @@ describe("what is wrong", () => {
     ],
     ["a form that names nobody", service("context: { user_format: Local }"), /user_format: must hold \{user\} or \{localpart\}$/],
     ["a form with an unknown part", service("context: { user_format: '{user}{ip}' }"), /user_format: may hold \{user\}, \{localpart\} and/],
+    [
+      "a service that is nothing",
+      "icap: [{ name: av, urls: ['icap://127.0.0.1/x'] }, null]",
+      /^1:52: icap\[1\]: must be a section of keys; it is empty$/,
+    ],
+    ["one replica twice", "icap: [{ name: av, urls: ['icap://a/x', 'icap://a/x'] }]", /icap\[0\]\.urls\[1\]: stands here already$/],
     ["a vendor nobody knows", service("profile: acme"), /icap\[0\]\.profile: must be one of auto, c-icap, /],
     ["nobody who decides", service("required: false"), /^1:7: icap: none of the services is required/],
   ])("%s", async (_, text, complaint) => {
@@ -250,6 +275,20 @@ describe("what works", () => {
     ]);
   });
 
+  it("takes Sentinels, Clusters, and IPv6 addresses among them", async () => {
+    const sentinels = { sentinels: ["redis-1.example.com:26379", "[::1]:26379"], master: "mymaster" };
+    expect((await load(redis(JSON.stringify(sentinels).slice(1, -1)))).config.result_cache.redis).toMatchObject({
+      sentinels: [
+        { host: "redis-1.example.com", port: 26379 },
+        { host: "::1", port: 26379 },
+      ],
+      master: "mymaster",
+    });
+    expect((await load(redis('cluster: ["10.0.0.1:6379"]'))).config.result_cache.redis).toMatchObject({
+      cluster: [{ host: "10.0.0.1", port: 6379 }],
+    });
+  });
+
   it("takes sections whose keys are all commented out, anchors, and a byte order mark", async () => {
     const { config } = await load(`\uFEFFscan:\ndownload:\nweb: { trusted_proxies: &proxies [10.0.0.0/8] }\n${ONE_SERVICE}`);
 
@@ -272,6 +311,18 @@ describe("what works", () => {
     ["a service that proves nothing", "icap: [{ name: dlp, urls: ['icap://[::1]/x'], canary: [] }]", /icap\[0\]\.canary: nobody checks/],
     ["a preview that is believed", service("preview: trusted"), /icap\[0\]\.preview: this service may pass a file of which/],
     ["lists that are believed", service("transfer_lists: trusted"), /icap\[0\]\.transfer_lists: files whose detected type/],
+    ["a pause longer than the longest", service("suspend: { pause: 1h }"), /icap\[0\]\.suspend\.pause: is longer than max_pause/],
+    [
+      "a connection that may take longer than all",
+      service("connect_timeout: 1h"),
+      /icap\[0\]\.connect_timeout: is longer than total_timeout/,
+    ],
+    ["connections that a proof takes up", service("max_connections: 2"), /icap\[0\]\.max_connections: is so small that files wait/],
+    [
+      "one scanner's word on what it made",
+      `${ONE_SERVICE}scan: { on_modified: deliver }`,
+      /scan\.on_modified: hands on what the only scanner/,
+    ],
     ["blocking nothing when scanners fail", `${ONE_SERVICE}scan: { on_unavailable: allow }`, /scan\.on_unavailable: files pass unscanned/],
     ["blocking nothing that can't be scanned", `${ONE_SERVICE}scan: { on_unscannable: allow }`, /scan\.on_unscannable: files pass/],
     ["allowing no type", `${ONE_SERVICE}scan: { allowed_mimetypes: [] }`, /scan\.allowed_mimetypes: is empty: every file is blocked/],

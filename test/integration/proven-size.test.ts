@@ -21,7 +21,7 @@ async function prove(send: Send, tag: string): Promise<Outcome> {
   const log = { sizeProven: () => undefined };
   const options = { name: "antivirus", maxSize: WANTED, timeout: 50_000, interval: 3_600_000, log, clock: () => performance.now() };
   using proof = new SizeProof({ ...options, send });
-  const size = await proof.prove(tag);
+  const size = await proof.prove({ tag, lost: new AbortController().signal });
   return { size, warnings: proof.warnings };
 }
 

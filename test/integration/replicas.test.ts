@@ -135,6 +135,7 @@ describe("three c-icap in front of one clamd, under load", { timeout: LONG }, ()
       services: urls.map((url) => ({ url, maxConnections: 4 })),
       canaryInterval: 30_000,
       canaryTimeout: 30_000,
+      canarySilence: 1_500,
       patience: () => 1_000,
     });
     await untilUp(scanner);

@@ -25,7 +25,7 @@ function untilAborted(signal: AbortSignal): Promise<never> {
 }
 
 /** One that takes its canaries and answers them only when told; its first run is under way. */
-async function stuck(): Promise<{ proof: Proof; answer: () => void }> {
+async function stuck(more: Partial<ProofOptions> = {}): Promise<{ proof: Proof; answer: () => void }> {
   vi.useFakeTimers();
   let hung = false;
   const waiting = new Set<() => void>();
@@ -35,6 +35,7 @@ async function stuck(): Promise<{ proof: Proof; answer: () => void }> {
       return Promise.race([untilAborted(signal), new Promise<void>((resolve) => waiting.add(resolve))]).then(() => honest(bytes, signal));
     },
     () => Date.now(),
+    more,
   );
   await proof.prove();
   hung = true;
@@ -180,6 +181,29 @@ describe("a suspended service", () => {
     expect(proof.state).toBe("up");
   });
 
+  it("and needed while its canaries have only just failed, is tried again all the same", async () => {
+    vi.useFakeTimers();
+    let answer: Send = honest;
+    const proof = proofOf(
+      (bytes, signal) => answer(bytes, signal),
+      () => Date.now(),
+    );
+    await proof.prove();
+    const { promise: held, resolve } = Promise.withResolvers<void>();
+    answer = async () => {
+      await held;
+      return { outcome: "unreachable", why: "gone" };
+    };
+    const run = proof.prove();
+    proof.suspend(60_000, "too many scans failed");
+    resolve();
+    await run;
+    await proof.renew(SIGNAL, { needed: true });
+    answer = honest;
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(proof.state).toBe("up");
+  });
+
   it("is down when it does not pass after the pause", async () => {
     vi.useFakeTimers();
     let answer: Send = honest;
@@ -199,10 +223,13 @@ describe("a suspended service", () => {
 });
 
 describe("a service that keeps scans waiting", () => {
-  it("and is silent to its canaries is down long before their timeout", async () => {
-    const { proof } = await stuck();
+  it.each([
+    [10_000, {}],
+    [500, { silence: 500 }],
+  ])("and is silent to its canaries is down after %i ms, long before their timeout", async (silence, more) => {
+    const { proof } = await stuck(more);
     expect(proof.stuck).toBe(true);
-    await vi.advanceTimersByTimeAsync(9_999);
+    await vi.advanceTimersByTimeAsync(silence - 1);
     expect(proof.state).toBe("up");
     await vi.advanceTimersByTimeAsync(1);
     expect([proof.state, proof.problem]).toEqual(["down", "antivirus: its canaries were not answered in time"]);

@@ -1,7 +1,8 @@
 import * as fc from "fast-check";
-import { describe, expect, it, onTestFinished } from "vitest";
-import type { CanaryAnswer } from "../../src/scan/proof.ts";
-import { type SharedProof, SizeProof, type SizeProofOptions } from "../../src/scan/proven-size.ts";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
+import type { CanaryAnswer, Standing } from "../../src/scan/proof.ts";
+import { SizeProof, type SizeProofOptions } from "../../src/scan/proven-size.ts";
+import type { SharedProof } from "../../src/verdicts/shared-proofs.ts";
 
 const MEBIBYTE = 1024 * 1024;
 const HOUR = 3_600_000;
@@ -14,6 +15,11 @@ const INFECTED = { outcome: "infected", tag: "t" } as const;
 const CLEAN = { outcome: "clean", tag: "t" } as const;
 const FAILED = { outcome: "failed", why: "500 Server error" } as const;
 const AWAY = { outcome: "unreachable", why: "no route" } as const;
+
+/** Its canaries pass. `lost` is one that never ends. */
+function standing(tag: string, lost = never): Standing {
+  return { tag, lost };
+}
 
 /** A service, and the proof of it with a clock that only tests move. */
 class Bench {
@@ -56,7 +62,7 @@ class Bench {
 
   /** Its canaries pass, as they do again and again; resolves with what is known once nothing is under way. */
   async stands(tag = "t"): Promise<number> {
-    this.proof.stands(tag);
+    this.proof.stands(standing(tag));
     // Other proofs have their turn.
     await new Promise(setImmediate);
     while (this.atOnce > 0) await new Promise(setImmediate);
@@ -88,7 +94,7 @@ describe("the size that a service is proven to scan", () => {
     const sizes = fc.integer({ min: 1200, max: 4 * 1024 * MEBIBYTE - 1 });
     const property = fc.asyncProperty(sizes, sizes, async (maxSize, limit) => {
       const bench = new Bench({ maxSize }).scansUpTo(limit);
-      const size = await bench.proof.prove("t");
+      const size = await bench.proof.prove(standing("t"));
       const due = Math.min(limit, maxSize);
       expect(size).toBeLessThanOrEqual(due);
       expect(size * 1.1).toBeGreaterThanOrEqual(due - 1);
@@ -117,7 +123,7 @@ describe("the size that a service is proven to scan", () => {
     const size = await bench.stands();
     const [warning, ...more] = bench.proof.warnings;
     expect(more).toEqual([]);
-    expect(warning).toMatch(/^antivirus: .* up to 4\.\d MiB only/);
+    expect(warning).toMatch(/^antivirus: .* up to 4\.\d\d MiB only/);
     for (const part of [
       "200 MiB of scan.max_file_size",
       "virus_scan.MaxObjectSize",
@@ -154,7 +160,7 @@ describe("a proof that can't be brought to its end", () => {
       signals.push(signal);
       return size > MEBIBYTE ? hangs(size, signal) : INFECTED;
     };
-    expect(await bench.proof.prove("t")).toBe(MEBIBYTE);
+    expect(await bench.proof.prove(standing("t"))).toBe(MEBIBYTE);
     expect(signals.at(-1)?.aborted).toBe(true);
     expect(bench.proof.warnings).toEqual([expect.stringContaining("not answered in time")]);
   });
@@ -191,6 +197,176 @@ describe("a proof that can't be brought to its end", () => {
   });
 });
 
+/** The n-th canary and those that follow, up to another one, are answered with an error, as long as an engine is away. */
+function awayFor(bench: Bench, first: number, last: number): void {
+  const inner = bench.reply;
+  const before = bench.sent.length;
+  bench.reply = (size, signal) => {
+    const nth = bench.sent.length - before;
+    return nth >= first && nth <= last ? FAILED : inner(size, signal);
+  };
+}
+
+describe("an engine that is away for a moment", () => {
+  // The second canary is the largest, the eighth ends the search; the ninth is of a size that was caught, the tenth of the one that failed.
+  it.each([
+    [2, 5],
+    [2, 8],
+    [2, 9],
+    [2, 100],
+  ])("from the %i. canary to the %i. is not taken for a limit, and looked at again soon", async (first, last) => {
+    const store = new Store();
+    const bench = new Bench(shared(store));
+    awayFor(bench, first, last);
+    await bench.stands();
+    expect(bench.proof.warnings).toEqual([expect.stringMatching(/could not be found out \(500 Server error\)/)]);
+    expect(store.proofs.size).toBe(0);
+    bench.reply = () => INFECTED;
+    bench.now += 2_000;
+    expect(await bench.stands()).toBe(64 * MEBIBYTE);
+    expect(bench.proof.warnings).toEqual([]);
+    expect(store.proofs.size).toBe(1);
+  });
+
+  it("for one canary alone costs nothing", async () => {
+    const bench = new Bench();
+    awayFor(bench, 2, 2);
+    expect(await bench.stands()).toBe(64 * MEBIBYTE);
+    expect(bench.proof.warnings).toEqual([]);
+    bench.now += 6 * HOUR - 1;
+    await bench.stands();
+    expect(bench.sent.filter((size) => size === 64 * MEBIBYTE)).toHaveLength(2);
+  });
+
+  it.each([1, 2])("from the %i. canary of a later proof costs nothing of what was proven", async (first) => {
+    const bench = new Bench();
+    await bench.stands();
+    bench.now += 6 * HOUR;
+    awayFor(bench, first, 100);
+    expect(await bench.stands()).toBe(64 * MEBIBYTE);
+    expect(bench.doubts(START + HOUR)).toBe(false);
+    expect(bench.log).toHaveLength(1);
+  });
+
+  it("and comes back blind: what was caught before and is acquitted now is proven no more", async () => {
+    const bench = new Bench();
+    awayFor(bench, 2, 8);
+    const inner = bench.reply;
+    bench.reply = (size, signal) => (bench.sent.length > 8 ? CLEAN : inner(size, signal));
+    expect(await bench.stands()).toBe(0);
+    expect(bench.doubts(START)).toBe(true);
+  });
+});
+
+/** Its canaries were caught, and it is lost while the second large one is under way. */
+async function lose(bench: Bench): Promise<void> {
+  const inner = bench.reply;
+  const lost = new AbortController();
+  bench.reply = (size, signal) => (size > MEBIBYTE ? hangs(size, signal) : INFECTED);
+  const sent = bench.sent.length;
+  bench.proof.stands(standing("t", lost.signal));
+  while (bench.sent.length < sent + 2) await new Promise(setImmediate);
+  lost.abort(new Error("it is down"));
+  while (bench.atOnce > 0) await new Promise(setImmediate);
+  await new Promise(setImmediate);
+  bench.reply = inner;
+}
+
+describe("a service that stands no longer", () => {
+  it("ends the canary, has nothing said of its size, and is proven anew as soon as it stands", async () => {
+    const bench = new Bench();
+    await lose(bench);
+    expect([bench.proof.size("t"), bench.log, bench.proof.warnings]).toEqual([undefined, [], []]);
+    expect(await bench.stands()).toBe(64 * MEBIBYTE);
+  });
+
+  it("keeps what was proven before", async () => {
+    const bench = new Bench();
+    await bench.stands();
+    bench.now += 6 * HOUR;
+    await lose(bench);
+    expect(bench.proof.size("t")).toBe(64 * MEBIBYTE);
+    await bench.stands();
+    expect(bench.sent).toHaveLength(6);
+  });
+
+  it("is proven ever less often when it falls each time: the canary may be what fells it", async () => {
+    const bench = new Bench();
+    await lose(bench);
+    await lose(bench);
+    expect(await bench.stands()).toBe(MEBIBYTE);
+    expect(bench.sent).toHaveLength(4);
+    bench.now += 4_000;
+    await lose(bench);
+    bench.now += 4_000;
+    expect(await bench.stands()).toBe(MEBIBYTE);
+    expect(bench.sent).toHaveLength(6);
+  });
+
+  it("has what it acquitted counted all the same", async () => {
+    const bench = new Bench();
+    await bench.stands();
+    bench.now += 6 * HOUR;
+    const lost = new AbortController();
+    bench.reply = (size, signal) => (size <= MEBIBYTE ? INFECTED : size === 64 * MEBIBYTE ? CLEAN : hangs(size, signal));
+    bench.proof.stands(standing("t", lost.signal));
+    while (bench.sent.length < 5) await new Promise(setImmediate);
+    lost.abort(new Error("it is down"));
+    await bench.stands();
+    expect(bench.proof.size("t")).toBe(MEBIBYTE);
+    expect(bench.doubts(START + HOUR)).toBe(true);
+  });
+
+  it("tells no operator of its size", async () => {
+    const bench = new Bench().scansUpTo(5 * MEBIBYTE);
+    const lost = new AbortController();
+    await bench.proof.prove(standing("t", lost.signal));
+    expect(bench.proof.warnings).toHaveLength(1);
+    lost.abort(new Error("it is down"));
+    expect(bench.proof.warnings).toEqual([]);
+  });
+});
+
+describe("scans that wait", () => {
+  it("go first: the canary is ended and sent again later, but in the end it is not", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const bench = new Bench();
+    const release = Promise.withResolvers<CanaryAnswer>();
+    const held: AbortSignal[] = [];
+    bench.reply = (size, signal) => {
+      if (size === MEBIBYTE) return INFECTED;
+      held.push(signal);
+      return Promise.race([hangs(size, signal), release.promise]);
+    };
+    const size = bench.proof.prove(standing("t"));
+    for (let canaries = 1; canaries <= 5; canaries += 1) {
+      while (held.length < canaries) await new Promise(setImmediate);
+      bench.proof.giveWay();
+      expect(held.at(-1)?.aborted).toBe(canaries < 5);
+      for (let turns = 0; turns < 5; turns += 1) await new Promise(setImmediate);
+      expect(held).toHaveLength(canaries);
+      await vi.advanceTimersByTimeAsync(2_000 * 2 ** (canaries - 1));
+    }
+    release.resolve(INFECTED);
+    expect(await size).toBe(64 * MEBIBYTE);
+    expect(bench.sent).toHaveLength(6);
+    bench.proof.giveWay();
+  });
+
+  it("are no reason to go on when the gateway ends", async () => {
+    const bench = new Bench();
+    bench.reply = hangs;
+    const size = bench.proof.prove(standing("t"));
+    while (bench.sent.length === 0) await new Promise(setImmediate);
+    bench.proof.giveWay();
+    while (bench.atOnce > 0) await new Promise(setImmediate);
+    bench.proof[Symbol.dispose]();
+    expect(await size).toBe(MEBIBYTE);
+    expect(bench.sent).toHaveLength(1);
+  });
+});
+
 describe("the next proof", () => {
   it("comes after the interval, and the service is used in the meantime", async () => {
     const bench = new Bench();
@@ -200,7 +376,7 @@ describe("the next proof", () => {
     expect(bench.sent).toHaveLength(2);
     bench.now += 1;
     bench.reply = hangs;
-    bench.proof.stands("t");
+    bench.proof.stands(standing("t"));
     expect(await bench.proof.limit("t", never)).toBe(64 * MEBIBYTE);
     expect(bench.sent).toHaveLength(3);
   });
@@ -279,7 +455,7 @@ describe("whoever asks for the limit", () => {
     const bench = new Bench();
     const { promise, resolve } = Promise.withResolvers<CanaryAnswer>();
     bench.reply = (size) => (size > MEBIBYTE ? promise : INFECTED);
-    bench.proof.stands("t");
+    bench.proof.stands(standing("t"));
     const patience = new AbortController();
     const impatient = bench.proof.limit("t", patience.signal);
     const patient = bench.proof.limit("t", never);
@@ -292,7 +468,7 @@ describe("whoever asks for the limit", () => {
   it("waits no longer than until enough is proven", async () => {
     const bench = new Bench();
     bench.reply = (size, signal) => (size > MEBIBYTE ? hangs(size, signal) : INFECTED);
-    bench.proof.stands("t");
+    bench.proof.stands(standing("t"));
     expect(await bench.proof.limit("t", never, 700_000)).toBe(MEBIBYTE);
     expect(bench.proof.size("t")).toBeUndefined();
   });
@@ -304,14 +480,14 @@ describe("whoever asks for the limit", () => {
   it("is let go when the gateway ends, and so is the service", async () => {
     const bench = new Bench();
     bench.reply = hangs;
-    bench.proof.stands("t");
+    bench.proof.stands(standing("t"));
     const limit = bench.proof.limit("t", never);
     while (bench.sent.length === 0) await new Promise(setImmediate);
     bench.proof[Symbol.dispose]();
     expect(await limit).toBe(MEBIBYTE);
     expect(bench.atOnce).toBe(0);
-    bench.proof.stands("t");
-    expect(await bench.proof.prove("t")).toBe(MEBIBYTE);
+    bench.proof.stands(standing("t"));
+    expect(await bench.proof.prove(standing("t"))).toBe(MEBIBYTE);
     expect(bench.sent).toHaveLength(1);
   });
 });
@@ -337,11 +513,11 @@ describe("another tag", () => {
   it("that stands while a proof is under way ends that, and is proven at once, alone", async () => {
     const bench = new Bench();
     bench.reply = hangs;
-    bench.proof.stands("t");
+    bench.proof.stands(standing("t"));
     const waiting = bench.proof.limit("t", never);
     await new Promise(setImmediate);
     bench.reply = () => ({ outcome: "infected", tag: "u" });
-    bench.proof.stands("u");
+    bench.proof.stands(standing("u"));
     expect(await waiting).toBe(MEBIBYTE);
     expect(await bench.proof.limit("u", never)).toBe(64 * MEBIBYTE);
     expect(bench.sent).toEqual([MEBIBYTE, MEBIBYTE, 64 * MEBIBYTE]);
@@ -350,11 +526,11 @@ describe("another tag", () => {
   it("and back to the first before that proof has ended: it is proven all the same", async () => {
     const bench = new Bench();
     bench.reply = hangs;
-    bench.proof.stands("t");
+    bench.proof.stands(standing("t"));
     await new Promise(setImmediate);
     bench.reply = () => INFECTED;
-    bench.proof.stands("u");
-    bench.proof.stands("t");
+    bench.proof.stands(standing("u"));
+    bench.proof.stands(standing("t"));
     expect(await bench.proof.limit("t", never)).toBe(64 * MEBIBYTE);
     expect(bench.sent).toEqual([MEBIBYTE, MEBIBYTE, 64 * MEBIBYTE]);
   });
@@ -364,11 +540,11 @@ describe("another tag", () => {
     bench.reply = () => ({ outcome: "infected", tag: "known" });
     await bench.stands("known");
     bench.reply = hangs;
-    bench.proof.stands("t");
+    bench.proof.stands(standing("t"));
     while (bench.sent.length < 3) await new Promise(setImmediate);
     bench.reply = () => INFECTED;
-    bench.proof.stands("known");
-    bench.proof.stands("t");
+    bench.proof.stands(standing("known"));
+    bench.proof.stands(standing("t"));
     expect(await bench.proof.limit("t", never)).toBe(64 * MEBIBYTE);
     expect(bench.sent.slice(3)).toEqual([MEBIBYTE, 64 * MEBIBYTE]);
   });
@@ -418,7 +594,7 @@ describe("several instances", () => {
       await promise;
       return reply(size, signal);
     };
-    const both = [one.proof.prove("t"), two.proof.prove("t")];
+    const both = [one.proof.prove(standing("t")), two.proof.prove(standing("t"))];
     while (store.asked < 3) await new Promise(setImmediate);
     resolve(undefined);
     const [size, same] = await Promise.all(both);
@@ -433,7 +609,7 @@ describe("several instances", () => {
     const store = new Store();
     store.held = true;
     const bench = new Bench(shared(store));
-    const limit = bench.proof.prove("t");
+    const limit = bench.proof.prove(standing("t"));
     while (store.asked < 1) await new Promise(setImmediate);
     store.held = false;
     expect(await limit).toBe(64 * MEBIBYTE);
@@ -448,7 +624,7 @@ describe("several instances", () => {
       return lease();
     };
     const bench = new Bench(shared(store));
-    expect(await bench.proof.prove("t")).toBe(5);
+    expect(await bench.proof.prove(standing("t"))).toBe(5);
     expect(bench.sent).toEqual([]);
     expect(store.held).toBe(false);
   });
@@ -460,7 +636,7 @@ describe("several instances", () => {
       bench.proof[Symbol.dispose]();
       return undefined;
     };
-    expect(await bench.proof.prove("t")).toBe(MEBIBYTE);
+    expect(await bench.proof.prove(standing("t"))).toBe(MEBIBYTE);
     expect(bench.sent).toEqual([]);
     expect(store.held).toBe(false);
   });
@@ -469,14 +645,14 @@ describe("several instances", () => {
     const store = new Store();
     store.held = true;
     const bench = new Bench({ ...shared(store), timeout: 100 });
-    expect(await bench.proof.prove("t")).toBe(64 * MEBIBYTE);
+    expect(await bench.proof.prove(standing("t"))).toBe(64 * MEBIBYTE);
   });
 
   it("wait for another only until the gateway ends", async () => {
     const store = new Store();
     store.held = true;
     const bench = new Bench(shared(store));
-    const limit = bench.proof.prove("t");
+    const limit = bench.proof.prove(standing("t"));
     while (store.asked < 1) await new Promise(setImmediate);
     bench.proof[Symbol.dispose]();
     expect(await limit).toBe(MEBIBYTE);
@@ -494,7 +670,7 @@ describe("several instances", () => {
     const store = new Store();
     store.recall = async () => proof;
     const bench = new Bench(shared(store));
-    expect(await bench.proof.prove("t")).toBe(64 * MEBIBYTE);
+    expect(await bench.proof.prove(standing("t"))).toBe(64 * MEBIBYTE);
     expect(bench.sent).toHaveLength(2);
   });
 
@@ -502,18 +678,18 @@ describe("several instances", () => {
     const store = new Store();
     store.recall = async () => ({ size: 1000 * MEBIBYTE, at: START - 1 });
     const bench = new Bench(shared(store));
-    expect(await bench.proof.prove("t")).toBe(64 * MEBIBYTE);
+    expect(await bench.proof.prove(standing("t"))).toBe(64 * MEBIBYTE);
     expect(bench.sent).toEqual([]);
   });
 
   it("that want another size, or meet another tag, prove that themselves", async () => {
     const store = new Store();
-    await new Bench(shared(store)).proof.prove("t");
+    await new Bench(shared(store)).proof.prove(standing("t"));
     const larger = new Bench({ ...shared(store), maxSize: 128 * MEBIBYTE });
-    expect(await larger.proof.prove("t")).toBe(128 * MEBIBYTE);
+    expect(await larger.proof.prove(standing("t"))).toBe(128 * MEBIBYTE);
     const tagged = new Bench(shared(store));
     tagged.reply = () => ({ outcome: "infected", tag: "u" });
-    await tagged.proof.prove("u");
+    await tagged.proof.prove(standing("u"));
     expect(tagged.sent).toHaveLength(2);
   });
 
@@ -521,7 +697,7 @@ describe("several instances", () => {
     const store = new Store();
     const bench = new Bench(shared(store));
     bench.reply = () => AWAY;
-    await bench.proof.prove("t");
+    await bench.proof.prove(standing("t"));
     expect(store.proofs.size).toBe(0);
     expect(store.held).toBe(false);
   });
@@ -529,13 +705,13 @@ describe("several instances", () => {
   it("that recall a smaller size than they knew doubt what they said since", async () => {
     const store = new Store();
     const bench = new Bench(shared(store));
-    await bench.proof.prove("t");
+    await bench.proof.prove(standing("t"));
     bench.now += 6 * HOUR;
     const other = new Bench(shared(store)).scansUpTo(5 * MEBIBYTE);
     other.now = bench.now - 1000;
     store.proofs.clear();
-    const size = await other.proof.prove("t");
-    expect(await bench.proof.prove("t")).toBe(size);
+    const size = await other.proof.prove(standing("t"));
+    expect(await bench.proof.prove(standing("t"))).toBe(size);
     expect(bench.sent).toHaveLength(2);
     expect(bench.doubts(START + HOUR)).toBe(true);
   });

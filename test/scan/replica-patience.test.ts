@@ -28,6 +28,14 @@ describe("the patience with a replica", () => {
     expect(times).toBe(3);
   });
 
+  it("that could do nothing runs out ever less often", () => {
+    const times: number[] = [];
+    using _patience = new Patience(5_000, () => times.push(Date.now() - started) < 0);
+    const started = Date.now();
+    vi.advanceTimersByTime(300_000);
+    expect(times).toEqual([5, 6, 8, 12, 20, 36, 68, 128, 188, 248].map((seconds) => seconds * 1000));
+  });
+
   it("is not used up by media that arrives slowly, but by who does not take it", async () => {
     let times = 0;
     using patience = new Patience(5_000, () => (times += 1) > 0);

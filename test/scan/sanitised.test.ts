@@ -1,14 +1,30 @@
 import { randomBytes } from "node:crypto";
+import { crc32 } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
 import { EICAR } from "../../src/scan/canary-samples.ts";
 import type { PolicyOptions } from "../../src/scan/policy.ts";
+import { zip } from "../../src/scan/zip.ts";
 import { encryptFile } from "../support/encrypted-file.ts";
 import { FakeScanner } from "../support/fake-scanner.ts";
 import { type Harness, type HarnessOptions, startHarness, TOKEN } from "../support/harness.ts";
 
 const PDF = Buffer.from("%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n", "latin1");
 const PNG = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+const GIF = Buffer.from("GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;", "latin1");
+const RTF = Buffer.from("{\\rtf1\\ansi hello}");
+const OLE = Buffer.concat([
+  Buffer.from("d0cf11e0a1b11ae1", "hex"),
+  Buffer.alloc(16),
+  Buffer.from("3e000300feff0900", "hex"),
+  Buffer.alloc(2000),
+]);
+const DOCX = archive("[Content_Types].xml", "_rels/.rels", "word/document.xml");
+const OPEN_DOCUMENT = Buffer.concat([
+  Buffer.from("PK\x03\x04\x14\0\0\0\0\0\0\0!\0^\xc62\x0c'\0\0\0'\0\0\0\x08\0\0\0", "latin1"),
+  Buffer.from("mimetypeapplication/vnd.oasis.opendocument.text"),
+]);
+const ARCHIVE = archive("a.txt");
 /** What the scanner takes out. */
 const MACRO = Buffer.from("/OpenAction");
 const SMALL = Buffer.concat([PDF, MACRO]);
@@ -23,16 +39,35 @@ interface Setting {
 
 /** One scanner that sanitises beside one that does not. */
 async function start(policy: Partial<PolicyOptions> = {}, more: Omit<HarnessOptions, "policy" | "scanners"> = {}): Promise<Setting> {
-  const [cdr, antivirus] = [new FakeScanner("cdr"), new FakeScanner("antivirus")];
-  cdr.replaces = (media) => {
-    const at = media.indexOf(MACRO);
-    return at < 0 ? undefined : Buffer.concat([media.subarray(0, at), media.subarray(at + MACRO.length)]);
-  };
+  const [cdr, antivirus] = [sanitiser(), new FakeScanner("antivirus")];
   return {
     gateway: await startHarness({ scanners: [cdr, antivirus], policy: { onModified: "deliver", ...policy }, ...more }),
     cdr,
     antivirus,
   };
+}
+
+/** One scanner that sanitises, and nobody else. */
+async function startAlone(policy: Partial<PolicyOptions> = {}): Promise<Omit<Setting, "antivirus">> {
+  const cdr = sanitiser();
+  return { gateway: await startHarness({ scanners: [cdr], policy: { onModified: "deliver", ...policy } }), cdr };
+}
+
+function sanitiser(): FakeScanner {
+  const cdr = new FakeScanner("cdr");
+  cdr.replaces = (media) => {
+    const at = media.indexOf(MACRO);
+    return at < 0 ? undefined : Buffer.concat([media.subarray(0, at), media.subarray(at + MACRO.length)]);
+  };
+  return cdr;
+}
+
+function archive(...names: string[]): Buffer {
+  const data = Buffer.from("<x/>");
+  const files = names.map(
+    (name) => ({ name, method: 0, encrypted: false, packed: data.length, crc: crc32(data), size: data.length, data }) as const,
+  );
+  return zip(files, "");
 }
 
 async function expectNothingSpooled(gateway: Harness): Promise<void> {
@@ -66,10 +101,11 @@ describe("on_modified: deliver", () => {
         expect([head.status, head.headers.get("content-length")]).toEqual([200, String(sanitised.length)]);
         const scan = await gateway.get(`scan/${mxc}`, TOKEN);
         expect([scan.status, scan.json["clean"], scan.json["info"]]).toEqual([200, true, expect.stringContaining("sanitised")]);
-        expect(cdr.scanned).toHaveLength(3 * round);
-        // The other one has seen both.
-        expect(antivirus.scanned.filter((seen) => seen.equals(sanitised))).toHaveLength(3 * round);
-        expect(antivirus.scanned.filter((seen) => seen.equals(bytes))).toHaveLength(3 * round);
+        // Both have seen both.
+        for (const { scanned } of [cdr, antivirus]) {
+          expect(scanned.filter((seen) => seen.equals(sanitised))).toHaveLength(3 * round);
+          expect(scanned.filter((seen) => seen.equals(bytes))).toHaveLength(3 * round);
+        }
       }
       expect(new Set(gateway.reports.map(({ journal }) => journal.verdict))).toEqual(new Set(["sanitised"]));
       await expectNothingSpooled(gateway);
@@ -83,15 +119,37 @@ describe("on_modified: deliver", () => {
     const same = await gateway.get(`download/${gateway.put(SMALL, claims)}`, TOKEN);
     expect(same.headers.get("content-type")).toBe("application/pdf");
     expect(same.headers.get("content-disposition")).toContain("plan.pdf");
-    cdr.replaces = () => PNG;
-    const other = await gateway.get(`download/${gateway.put(SMALL, claims)}`, TOKEN);
-    expect([other.headers.get("content-type"), other.body.equals(PNG)]).toEqual(["image/png", true]);
+    cdr.replaces = (media) => (media.equals(RTF) ? PDF : undefined);
+    const other = await gateway.get(`download/${gateway.put(RTF, claims)}`, TOKEN);
+    expect([other.headers.get("content-type"), other.body.equals(PDF)]).toEqual(["application/pdf", true]);
     expect(other.headers.get("content-disposition")).not.toContain("plan");
-    // Nobody knows what either of these is.
-    cdr.replaces = () => Buffer.from([1, 2, 3, 0, 255]);
-    const unknown = await gateway.get(`download/${gateway.put(Buffer.from([3, 2, 1, 0, 255]), claims)}`, TOKEN);
-    expect(unknown.headers.get("content-type")).toBe("application/octet-stream");
-    expect(unknown.headers.get("content-disposition")).not.toContain("plan");
+  });
+
+  it("takes in the stead of a file what a sanitiser makes of such a file", async () => {
+    const { gateway: started, cdr } = await start();
+    await using gateway = started;
+    for (const [original, made] of [
+      [PNG, GIF],
+      [RTF, Buffer.concat([RTF, Buffer.from(" ")])],
+      [OLE, DOCX],
+      [DOCX, PDF],
+      [PDF, OPEN_DOCUMENT],
+      // Known for no more than an archive.
+      [DOCX, ARCHIVE],
+      [ARCHIVE, DOCX],
+    ] as const) {
+      cdr.replaces = (media) => (media.equals(original) ? made : undefined);
+      const download = await gateway.get(`download/${gateway.put(original)}`, TOKEN);
+      expect([download.status, download.body.equals(made)]).toEqual([200, true]);
+    }
+  });
+
+  it("takes the only scanner's, once that says that it is clean", async () => {
+    const { gateway: started, cdr } = await startAlone();
+    await using gateway = started;
+    const download = await gateway.get(`download/${gateway.put(SMALL)}`, TOKEN);
+    expect([download.status, download.body.equals(PDF)]).toEqual([200, true]);
+    expect(cdr.scanned).toEqual([SMALL, PDF]);
   });
 
   it("lets clean media through as it is, and keeps that", async () => {
@@ -129,7 +187,7 @@ describe("on_modified: deliver", () => {
       const release = Promise.withResolvers<void>();
       cdr.hold = release.promise;
       let made = 0;
-      cdr.replaces = () => Buffer.from(`%PDF-1.4\nfor one alone: ${(made += 1)}`);
+      cdr.replaces = (media) => (media.includes(MACRO) ? Buffer.from(`%PDF-1.4\nfor one alone: ${(made += 1)}`) : undefined);
       const mxc = gateway.put(bytes, { readers: [TOKEN] });
       // The same content again, as another source.
       const copy = gateway.put(bytes);
@@ -162,7 +220,10 @@ describe("a replacement that is not handed on", () => {
 
   it("because another scanner has something against it, or against the original, or sends one of its own", async () => {
     const cases: readonly ((setting: Setting) => void)[] = [
-      ({ cdr }) => (cdr.replaces = () => Buffer.concat([PDF, EICAR])),
+      ({ cdr }) => {
+        cdr.finds = Buffer.from("something else");
+        cdr.replaces = (media) => (media.includes(MACRO) ? Buffer.concat([PDF, EICAR]) : undefined);
+      },
       ({ antivirus }) => (antivirus.replaces = (media) => (media.includes(MACRO) ? undefined : PNG)),
       ({ antivirus }) => (antivirus.replaces = () => PNG),
       ({ antivirus }) => (antivirus.unscannable = "for a reason"),
@@ -179,17 +240,43 @@ describe("a replacement that is not handed on", () => {
     }
   });
 
+  it("because its maker does not say that it is clean, whoever else does", async () => {
+    const infected = Buffer.concat([SMALL, EICAR]);
+    const cases: readonly [Buffer, (cdr: FakeScanner) => void][] = [
+      [infected, (cdr) => (cdr.replaces = (media) => (media.equals(infected) ? Buffer.concat([infected, Buffer.from("\n")]) : undefined))],
+      [SMALL, (cdr) => (cdr.replaces = (media) => Buffer.concat([media, Buffer.from("\n")]))],
+      [
+        SMALL,
+        (cdr) => {
+          cdr.replaces = (media) => (media.equals(SMALL) ? Buffer.concat([PDF, RTF]) : undefined);
+          cdr.unreadable = RTF;
+        },
+      ],
+    ];
+    for (const [bytes, arrange] of cases) {
+      const alone = await startAlone(lenient);
+      await using onlyOne = alone.gateway;
+      arrange(alone.cdr);
+      await expectBlocked(onlyOne, bytes);
+      const setting = await start(lenient);
+      await using oneOfTwo = setting.gateway;
+      arrange(setting.cdr);
+      setting.antivirus.finds = Buffer.from("something else");
+      await expectBlocked(oneOfTwo, bytes);
+    }
+  });
+
   it("because of its type, of its size, or of there being nothing in it", async () => {
     for (const [policy, made] of [
-      [{ blockedTypes: ["image/png"] }, PNG],
-      [{ allowedTypes: ["application/pdf"] }, PNG],
+      [{ blockedTypes: ["text/rtf"] }, RTF],
+      [{ allowedTypes: ["application/pdf"] }, RTF],
       [{}, randomBytes((4 << 20) + 1)],
       [{}, Buffer.alloc(0)],
     ] as const) {
       for (const bytes of [SMALL, LARGE]) {
         const { gateway: started, cdr } = await start({ ...lenient, ...policy }, { pipeline: { maxFileSize: 4 << 20 } });
         await using gateway = started;
-        cdr.replaces = () => made;
+        cdr.replaces = (media) => (media.equals(bytes) ? made : undefined);
         await expectBlocked(gateway, bytes);
       }
     }
@@ -202,20 +289,34 @@ describe("a replacement that is not handed on", () => {
     await expectBlocked(gateway, SMALL);
   });
 
-  it("because another scanner can't look at it: 503, whatever the operator lets pass", async () => {
+  it("because a scanner can't look at it: 503, whatever the operator lets pass", async () => {
     for (const code of ["scanner_unavailable", "beyond_proof"] as const) {
       for (const bytes of [SMALL, LARGE]) {
-        const { gateway: started, antivirus } = await start(lenient);
+        const { gateway: started, cdr, antivirus } = await start(lenient);
         await using gateway = started;
         const mxc = gateway.put(bytes);
-        for (const overOriginal of [true, false]) {
-          antivirus.failsOver = (media) => (media.equals(bytes) === overOriginal ? new GatewayError(code) : undefined);
+        for (const [scanner, overOriginal] of [
+          [antivirus, true],
+          [antivirus, false],
+          [cdr, false],
+        ] as const) {
+          scanner.failsOver = (media) => (media.equals(bytes) === overOriginal ? new GatewayError(code) : undefined);
           expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(503);
+          scanner.failsOver = undefined;
         }
-        antivirus.failsOver = undefined;
         expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(200);
         await expectNothingSpooled(gateway);
       }
+    }
+  });
+
+  it("because its only scanner can't look at it: 503, whatever the operator lets pass", async () => {
+    for (const code of ["scanner_unavailable", "beyond_proof"] as const) {
+      const { gateway: started, cdr } = await startAlone(lenient);
+      await using gateway = started;
+      cdr.failsOver = (media) => (media.equals(PDF) ? new GatewayError(code) : undefined);
+      expect((await gateway.get(`download/${gateway.put(SMALL)}`, TOKEN)).status).toBe(503);
+      await expectNothingSpooled(gateway);
     }
   });
 
@@ -255,12 +356,42 @@ describe("a replacement that is not handed on", () => {
     await expectNothingSpooled(gateway);
   });
 
-  it("a page of text in the stead of something else is no file", async () => {
+  it("because it may be a page, whatever it stands in the stead of", async () => {
     const { gateway: started, cdr } = await start();
     await using gateway = started;
-    for (const page of ["<!DOCTYPE html><html><body>Blocked</body></html>", "This file was blocked by your administrator.\n"]) {
-      cdr.replaces = () => Buffer.from(page);
-      await expectBlocked(gateway, Buffer.concat([PDF, randomBytes(8)]));
+    const html = "<!DOCTYPE html><html><body>Blocked</body></html>";
+    const pages = [
+      html,
+      `<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml"><head><title>Blocked</title></head><body>x</body></html>`,
+      `<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-strict.dtd">\n<html xmlns="http://www.w3.org/1999/xhtml"><body>Blocked</body></html>`,
+      '<?xml version="1.0"?><error>blocked</error>',
+      '{"error":"blocked"}',
+      '<svg xmlns="http://www.w3.org/2000/svg"><text>Blocked</text></svg>',
+      "This file was blocked by your administrator.\n",
+      "\u001B[1mBlocked\u001B[0m by\u0001 AV",
+    ].map((page) => Buffer.from(page));
+    pages.push(Buffer.from(`\u{FEFF}${html}`, "utf16le"), Buffer.from(html, "utf16le"));
+    for (const page of pages) {
+      cdr.replaces = (media) => (media.equals(page) ? undefined : page);
+      // Of another type, of its own, and of none that is known.
+      for (const original of [PDF, Buffer.concat([page, Buffer.from("  ")]), Buffer.from([3, 2, 1, 0, 255]), PNG])
+        await expectBlocked(gateway, original);
+    }
+  });
+
+  it("because it is no such file as the original", async () => {
+    const { gateway: started, cdr } = await start();
+    await using gateway = started;
+    for (const [original, made] of [
+      [PDF, PNG],
+      [PNG, PDF],
+      [ARCHIVE, PDF],
+      [PDF, ARCHIVE],
+      [Buffer.from("This is the plan.\n"), PDF],
+      [Buffer.from([3, 2, 1, 0, 255]), PNG],
+    ] as const) {
+      cdr.replaces = (media) => (media.equals(original) ? made : undefined);
+      await expectBlocked(gateway, original);
     }
   });
 });

@@ -45,6 +45,8 @@ export class FakeScanner implements Scanner {
   replaces: ((media: Buffer) => Buffer | undefined) | undefined;
   /** What is infected. */
   finds: Buffer = EICAR;
+  /** What it can't look into. */
+  unreadable: Buffer | undefined;
   /** Does not say that what it sent in the media's stead was all. */
   unended = false;
   /** Answers once the first bytes are there. */
@@ -106,6 +108,7 @@ export class FakeScanner implements Scanner {
       const replacement = await this.#replacement(subject, made);
       return { outcome: "modified", why: "replaced", stamp, ...(replacement === undefined ? {} : { replacement }) };
     }
+    if (this.unreadable !== undefined && bytes.includes(this.unreadable)) return { outcome: "unscannable", why: "for a reason", stamp };
     return bytes.includes(this.finds) ? { outcome: "infected", threat: "Eicar", stamp } : { outcome: "clean", stamp };
   }
 

@@ -1,5 +1,5 @@
 /** The gateway from its HTTP door to a homeserver, with a scanner that tests can steer in the place of ICAP. */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,6 +19,11 @@ import { identify } from "../../src/scan/identify.ts";
 import type { ScanContext, Scanner } from "../../src/scan/scanner.ts";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { MemoryVerdictStore } from "../../src/verdicts/memory.ts";
+import type { Override, OverrideBook } from "../../src/verdicts/overrides.ts";
+import type { RedisRecords } from "../../src/verdicts/redis-records.ts";
+import { RedisVerdictStore } from "../../src/verdicts/redis.ts";
+import { LocalSharing, RedisSharing } from "../../src/verdicts/sharing.ts";
+import type { VerdictStore } from "../../src/verdicts/store.ts";
 import { FakeHomeserver } from "./fake-homeserver.ts";
 import { FakeScanner } from "./fake-scanner.ts";
 
@@ -32,6 +37,56 @@ export interface HarnessOptions {
   readonly spool?: { readonly memory: number; readonly disk: number };
   /** Whom the scanners are told of, by the token of the request. */
   readonly context?: (token: string | undefined) => ScanContext;
+  /** Shared with other harnesses, as instances of one gateway are: their homeserver, their secret, and Redis if there is one. */
+  readonly shared?: {
+    readonly homeserver: FakeHomeserver;
+    readonly secret: Buffer;
+    readonly records?: RedisRecords;
+    readonly now?: () => number;
+  };
+}
+
+/** Overrides that a test sets, by the bytes they are about. */
+export class TestOverrides implements OverrideBook {
+  readonly #keys: VerdictKeys;
+  readonly #overrides = new Map<string, Override>();
+  readonly #forgotten = new Map<string, number>();
+  /** Milliseconds since the epoch. */
+  lastForgotten = -Infinity;
+
+  constructor(keys: VerdictKeys) {
+    this.#keys = keys;
+  }
+
+  set(kind: Override["kind"], bytes: Uint8Array): void {
+    this.#overrides.set(this.#digest(bytes), { kind, reason: "a test says so", at: Date.now(), expiresAt: undefined });
+  }
+
+  lift(bytes: Uint8Array): void {
+    this.#overrides.delete(this.#digest(bytes));
+  }
+
+  /** As of now. */
+  forget(bytes: Uint8Array): void {
+    this.lastForgotten = Date.now();
+    this.#forgotten.set(this.#digest(bytes), this.lastForgotten);
+  }
+
+  of(digest: string): Override | undefined {
+    return this.#overrides.get(digest);
+  }
+
+  forgottenAt(digest: string): number {
+    return this.#forgotten.get(digest) ?? -Infinity;
+  }
+
+  health(): ReturnType<OverrideBook["health"]> {
+    return { degraded: false, problems: [] };
+  }
+
+  #digest(bytes: Uint8Array): string {
+    return this.#keys.digest(createHash("sha256").update(bytes).digest());
+  }
 }
 
 export interface Answer {
@@ -45,9 +100,12 @@ export interface Harness extends AsyncDisposable {
   readonly url: string;
   readonly homeserver: FakeHomeserver;
   readonly scanner: FakeScanner;
-  readonly verdicts: MemoryVerdictStore;
+  readonly verdicts: VerdictStore;
+  readonly overrides: TestOverrides;
   readonly keys: RequestKeys;
   readonly reports: RequestReport[];
+  /** What was clean before and is now infected. */
+  readonly turned: { readonly threat: string }[];
   /** What came of asking advisory scanners. */
   readonly advice: { readonly scanner: string; readonly outcome: AdviceOutcome; readonly detail: string | undefined }[];
   /** Spools that hold memory or disk at the moment. */
@@ -56,6 +114,8 @@ export interface Harness extends AsyncDisposable {
   put(bytes: Uint8Array, more?: Partial<Parameters<FakeHomeserver["put"]>[1]>): string;
   get(path: string, token?: string, init?: RequestInit): Promise<Answer>;
   post(path: string, body: unknown, token?: string): Promise<Answer>;
+  /** As at the end of the process: what runs is cut off. */
+  shutdown(): Promise<void>;
 }
 
 export const TOKEN = "alice";
@@ -63,12 +123,22 @@ export const TOKEN = "alice";
 export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.adopt(await mkdtemp(join(tmpdir(), "mig-harness-")), (path) => rm(path, { recursive: true }));
-  const homeserver = stack.use(await FakeHomeserver.start());
+  const { shared } = options;
+  const homeserver = shared?.homeserver ?? stack.use(await FakeHomeserver.start());
   homeserver.addToken(TOKEN);
   const scanner = new FakeScanner();
   const keys = stack.adopt(await loadRequestKeys({ secretPath: join(directory, "secret") }), (loaded) => loaded.free());
   const spools = stack.use(new SpoolPool({ memory: 64 << 20, disk: 1 << 30, inMemory: 1 << 20, directory, ...options.spool }));
-  const verdicts = stack.use(new MemoryVerdictStore({ maxEntries: 1000, ttl: { clean: 3_600_000, infected: 3_600_000 } }));
+  const verdictKeys = new VerdictKeys(shared?.secret ?? randomBytes(32));
+  const kept = {
+    maxEntries: 1000,
+    ttl: { clean: 3_600_000, infected: 3_600_000 },
+    ...(shared?.now === undefined ? {} : { now: shared.now }),
+  };
+  const { records } = shared ?? {};
+  const verdicts = stack.use(records === undefined ? new MemoryVerdictStore(kept) : new RedisVerdictStore({ ...kept, records }));
+  const sharing = records === undefined ? new LocalSharing() : stack.use(new RedisSharing({ records, patience: 60_000 }));
+  const overrides = new TestOverrides(verdictKeys);
   const source = stack.use(
     new Homeserver({
       baseUrl: homeserver.url,
@@ -78,7 +148,9 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     }),
   );
   const advice: Harness["advice"] = [];
+  const turned: { threat: string }[] = [];
   const events: PipelineEvents = {
+    turned: (_request, { threat }) => turned.push({ threat }),
     unscanned() {},
     changed() {},
     abandoned() {},
@@ -97,7 +169,9 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       events,
     ),
     verdicts,
-    keys: new VerdictKeys(randomBytes(32)),
+    keys: verdictKeys,
+    overrides,
+    sharing,
     admission: new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission }),
     liveScans: () => 4,
     streams: 16,
@@ -146,6 +220,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     keys,
     reports,
     advice,
+    overrides,
+    turned,
     spooled: () => spools.usage(),
     put: (bytes, more = {}) => {
       const { serverName, mediaId } = homeserver.put(randomBytes(12).toString("hex"), { bytes, ...more });
@@ -153,6 +229,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     },
     get: (path, token, init = {}) => request(path, token, init),
     post: (path, body, token) => request(path, token, { method: "POST", body: typeof body === "string" ? body : JSON.stringify(body) }),
+    shutdown: () => pipeline.shutdown(AbortSignal.abort()),
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
 }

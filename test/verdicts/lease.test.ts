@@ -26,7 +26,7 @@ beforeEach(async () => {
 /** As one instance has it, connected. */
 async function instance(url = server.url): Promise<RedisRecords> {
   const log = { info: () => undefined, warn: () => undefined };
-  const records = new RedisRecords({ url, keyPrefix: "mig:", secret, log });
+  const records = new RedisRecords({ connection: { url }, keyPrefix: "mig:", secret, log });
   onTestFinished(() => records[Symbol.dispose]());
   if (url === server.url) await expect.poll(() => records.health().degraded, { timeout: 5000 }).toBe(false);
   return records;
@@ -74,7 +74,7 @@ describe("proven sizes", () => {
     await one?.remember("icap://scanner.example.com/avscan tag", { size: 5_000_000, at: 1_700_000_000_000 });
     expect(await other?.recall("icap://scanner.example.com/avscan tag")).toEqual({ size: 5_000_000, at: 1_700_000_000_000 });
     expect(await other?.recall("icap://scanner.example.com/avscan other tag")).toBeUndefined();
-    const [key = ""] = await raw.keys("*");
+    const [key = ""] = await raw.keys("mig:proof:*");
     expect(key).not.toContain("scanner");
     expect(await raw.get(key)).not.toContain("5000000");
   });
@@ -82,7 +82,7 @@ describe("proven sizes", () => {
   it("that somebody planted are none", async () => {
     const sizes = new SharedProvenSizes(await instance(), secret, 60_000);
     await sizes.remember("key", { size: 1, at: 1 });
-    const [key = ""] = await raw.keys("*");
+    const [key = ""] = await raw.keys("mig:proof:*");
     await raw.set(key, JSON.stringify({ size: 1e9, at: Date.now() }));
     expect(await sizes.recall("key")).toBeUndefined();
   });

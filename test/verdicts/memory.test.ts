@@ -7,7 +7,7 @@ const infected: VerdictRecord = { outcome: "infected", stamps: { antivirus: { ta
 const forbidden: VerdictRecord = { outcome: "type_forbidden", mime: "text/html" };
 
 function source(pieces = 1): SourceRecord {
-  return { content: "c".repeat(43), size: pieces * 1024 * 1024, pieces: Buffer.alloc(32 * pieces, 1) };
+  return { content: "c".repeat(43), digest: "d".repeat(43), size: pieces * 1024 * 1024, pieces: Buffer.alloc(32 * pieces, 1) };
 }
 
 function storeAt(clock: { now: number }, options: { maxEntries?: number; maxBytes?: number; clean?: number; infected?: number } = {}) {
@@ -21,14 +21,14 @@ describe("MemoryVerdictStore", () => {
     await store.rememberVerdict("a", clean);
     await store.rememberVerdict("b", forbidden);
     await store.rememberSource("a", source());
-    expect(await store.verdict("a")).toEqual(clean);
-    expect(await store.verdict("b")).toEqual(forbidden);
+    expect(await store.verdict("a")).toMatchObject({ record: clean });
+    expect(await store.verdict("b")).toMatchObject({ record: forbidden });
     expect(await store.verdict("c")).toBeUndefined();
     expect(await store.source("a")).toEqual(source());
     expect(await store.source("b")).toBeUndefined();
     await store.forgetSource("a");
     expect(await store.source("a")).toBeUndefined();
-    expect(await store.verdict("a")).toEqual(clean);
+    expect(await store.verdict("a")).toMatchObject({ record: clean });
     expect(store.health()).toEqual({ degraded: false, problems: [] });
   });
 
@@ -40,7 +40,7 @@ describe("MemoryVerdictStore", () => {
     await store.rememberSource("source", source());
     clock.now += 1001;
     expect(await store.verdict("clean")).toBeUndefined();
-    expect(await store.verdict("infected")).toEqual(infected);
+    expect(await store.verdict("infected")).toMatchObject({ record: infected });
     expect(await store.source("source")).toBeDefined();
     clock.now += 4000;
     expect(await store.verdict("infected")).toBeUndefined();
@@ -62,8 +62,8 @@ describe("MemoryVerdictStore", () => {
     await store.verdict("a");
     await store.rememberVerdict("c", clean);
     expect(await store.verdict("b")).toBeUndefined();
-    expect(await store.verdict("a")).toEqual(clean);
-    expect(await store.verdict("c")).toEqual(clean);
+    expect(await store.verdict("a")).toMatchObject({ record: clean });
+    expect(await store.verdict("c")).toMatchObject({ record: clean });
   });
 
   it("is bounded by bytes as well, whatever the pieces weigh", async () => {
@@ -86,14 +86,69 @@ describe("MemoryVerdictStore", () => {
   it("takes over another store's knowledge until it expires there, but never over its own", async () => {
     const clock = { now: 1e12 };
     await using store = storeAt(clock);
-    expect(store.adoptVerdict("a", clean, clock.now + 10)).toEqual(clean);
+    const known = { record: clean, expiresAt: clock.now + 10 };
+    expect(store.adoptVerdict("a", known)).toEqual(known);
     clock.now += 11;
     expect(await store.verdict("a")).toBeUndefined();
-    expect(store.adoptVerdict("a", clean, clock.now + 1e9)).toEqual(clean);
+    expect(store.adoptVerdict("a", known)).toBeUndefined();
+    expect(store.adoptVerdict("a", { record: clean, expiresAt: clock.now + 1e9 })).toEqual({ record: clean, expiresAt: clock.now + 1000 });
     clock.now += 1001;
     expect(await store.verdict("a")).toBeUndefined();
     await store.rememberVerdict("a", infected);
-    expect(store.adoptVerdict("a", clean, clock.now + 1e9)).toEqual(infected);
-    expect(await store.verdict("a")).toEqual(infected);
+    expect(store.adoptVerdict("a", { record: clean, expiresAt: clock.now + 1e9 })).toMatchObject({ record: infected });
+    expect(await store.verdict("a")).toMatchObject({ record: infected });
+  });
+
+  it("takes the newer of two verdicts, whichever it is, and the refusal of a type before any", async () => {
+    const clock = { now: 1e12 };
+    await using store = storeAt(clock);
+    const [older, newer] = [10, 20].map((at) => ({ stamps: { antivirus: { tag: "t", at }, other: { tag: "t", at: 1 } } }));
+    const kept = (record: VerdictRecord) => ({ record, expiresAt: clock.now + 1000 });
+    for (const [first, second] of [
+      [clean, infected],
+      [infected, clean],
+    ] as const) {
+      const [old, fresh] = [
+        { ...first, ...older },
+        { ...second, ...newer },
+      ];
+      for (const order of [
+        [old, fresh],
+        [fresh, old],
+      ]) {
+        for (const record of order) store.adoptVerdict("a", kept(record));
+        expect(await store.verdict("a")).toMatchObject({ record: fresh });
+        await store.rememberVerdict("a", { ...old, stamps: { antivirus: { tag: "t", at: 0 } } });
+      }
+    }
+    store.adoptVerdict("a", kept(forbidden));
+    store.adoptVerdict("a", kept({ ...clean, ...newer }));
+    expect(await store.verdict("a")).toMatchObject({ record: forbidden });
+  });
+
+  it("leaves no older verdict where a newer one may not be kept", async () => {
+    const clock = { now: 1e12 };
+    await using store = storeAt(clock, { infected: 0 });
+    await store.rememberVerdict("a", clean);
+    store.adoptVerdict("a", { record: { ...infected, stamps: { antivirus: { tag: "t", at: 2 } } }, expiresAt: clock.now + 1000 });
+    expect(await store.verdict("a")).toBeUndefined();
+  });
+
+  it("gives a source the newest verdict of its content, from whatever source it came, and never past its time", async () => {
+    const clock = { now: 1e12 };
+    await using store = storeAt(clock);
+    const verdict = { record: clean, expiresAt: clock.now + 500 };
+    await store.rememberSource("a", { ...source(), verdict });
+    expect(await store.source("a")).toEqual({ ...source(), verdict });
+    expect(await store.verdict(source().content)).toEqual(verdict);
+    await store.rememberVerdict(source().content, { ...infected, stamps: { antivirus: { tag: "t", at: 2 } } });
+    expect((await store.source("a"))?.verdict?.record).toMatchObject({ outcome: "infected" });
+    const adopted = store.adoptSource("b", { ...source(), verdict }, clock.now + 100);
+    expect(adopted.verdict?.record.outcome).toBe("infected");
+    clock.now += 101;
+    expect(await store.source("b")).toBeUndefined();
+    await store.rememberSource("c", { ...source(), content: "e".repeat(43), verdict });
+    clock.now += 400;
+    expect(await store.source("c")).toEqual({ ...source(), content: "e".repeat(43) });
   });
 });

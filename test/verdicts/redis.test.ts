@@ -17,7 +17,12 @@ const infected: VerdictRecord = {
   threat: "Eicar-Test-Signature",
   scanner: "antivirus",
 };
-const source: SourceRecord = { content: keys.content(randomBytes(32), "p"), size: 1024 * 1024 + 1, pieces: randomBytes(64) };
+const source: SourceRecord = {
+  content: keys.content(randomBytes(32), "p"),
+  digest: keys.digest(randomBytes(32)),
+  size: 1024 * 1024 + 1,
+  pieces: randomBytes(64),
+};
 
 let server: Server;
 let raw: Redis;
@@ -58,7 +63,7 @@ type Options = Partial<RedisRecordsOptions & Omit<RedisVerdictStoreOptions, "rec
 
 function recordsOf(options: Options = {}): RedisRecords {
   const records = new RedisRecords({
-    url: server.url,
+    connection: { url: server.url },
     keyPrefix: "mig:",
     secret,
     log: {
@@ -90,9 +95,9 @@ describe("RedisVerdictStore", () => {
     await one.rememberVerdict("b", infected);
     await one.rememberVerdict("c", { outcome: "type_forbidden", mime: "text/html" });
     await one.rememberSource("a", source);
-    expect(await other.verdict("a")).toEqual(clean);
-    expect(await other.verdict("b")).toEqual(infected);
-    expect(await other.verdict("c")).toEqual({ outcome: "type_forbidden", mime: "text/html" });
+    expect(await other.verdict("a")).toMatchObject({ record: clean });
+    expect(await other.verdict("b")).toMatchObject({ record: infected });
+    expect(await other.verdict("c")).toMatchObject({ record: { outcome: "type_forbidden", mime: "text/html" } });
     expect(await other.source("a")).toEqual(source);
     expect(await other.verdict("unknown")).toBeUndefined();
     await one.forgetSource("a");
@@ -138,14 +143,14 @@ describe("RedisVerdictStore", () => {
       expect(dropped).toBe(1);
     }
     await raw.set("mig:verdict:infected file", value);
-    await raw.set("mig:source:t", (await raw.getBuffer("mig:source:s")) ?? "");
-    await raw.set("mig:verdict:s", (await raw.getBuffer("mig:source:s")) ?? "");
+    await raw.set("mig:source2:t", (await raw.getBuffer("mig:source2:s")) ?? "");
+    await raw.set("mig:verdict:s", (await raw.getBuffer("mig:source2:s")) ?? "");
     const other = await storeOf();
     expect(await other.verdict("infected file")).toBeUndefined();
     expect(await other.source("t")).toBeUndefined();
     expect(await other.verdict("s")).toBeUndefined();
     expect(await (await storeOf({ secret: randomBytes(32) })).verdict("clean file")).toBeUndefined();
-    expect(await other.verdict("clean file")).toEqual(clean);
+    expect(await other.verdict("clean file")).toMatchObject({ record: clean });
   });
 
   it("takes a value of a wrong type for no answer, goes on, and mends it", async () => {
@@ -155,7 +160,7 @@ describe("RedisVerdictStore", () => {
     expect(dropped).toBe(1);
     expect(store.health()).toMatchObject({ degraded: false, problems: [expect.stringMatching(/fail their check/)] });
     await store.rememberVerdict("a", clean);
-    expect(await (await storeOf()).verdict("a")).toEqual(clean);
+    expect(await (await storeOf()).verdict("a")).toMatchObject({ record: clean });
   });
 
   it("takes no value past its time, though Redis still has it", async () => {
@@ -164,7 +169,7 @@ describe("RedisVerdictStore", () => {
     await store.rememberVerdict("a", clean);
     await store.rememberSource("a", source);
     const later = await storeOf({ now: () => clock.now });
-    expect(await later.verdict("a")).toEqual(clean);
+    expect(await later.verdict("a")).toMatchObject({ record: clean });
     clock.now += 90_000;
     expect(await later.verdict("a")).toBeUndefined();
     expect(await later.source("a")).toBeUndefined();
@@ -199,14 +204,18 @@ describe("RedisVerdictStore", () => {
       { ...source, size: 10 },
       { ...source, pieces: Buffer.alloc(0) },
       { ...source, content: "short" },
+      { ...source, digest: "short" },
+      { ...source, verdict: { record: { ...infected, threat: "x".repeat(5000) }, expiresAt: 1 } },
+      { ...source, verdict: { record: clean, expiresAt: -1 } },
     ];
-    for (const record of sources) {
-      await plant("mig:source:s", sourceToJson(record));
+    const { digest: _digest, ...older } = source;
+    for (const record of [...sources, { ...source, of: "a newer format" }, older].map((one) => sourceToJson(one as SourceRecord))) {
+      await plant("mig:source2:s", record);
       expect(await (await storeOf()).source("s")).toBeUndefined();
     }
-    expect(dropped).toBe(broken.length + sources.length);
+    expect(dropped).toBe(broken.length + sources.length + 2);
     await plant("mig:verdict:v", clean);
-    expect(await (await storeOf()).verdict("v")).toEqual(clean);
+    expect(await (await storeOf()).verdict("v")).toMatchObject({ record: clean });
   });
 
   it("tells who reads Redis nothing of what was seen", async () => {
@@ -214,13 +223,18 @@ describe("RedisVerdictStore", () => {
     const file = Buffer.from("a file that somebody would like to know of");
     const sha256 = createHash("sha256").update(file).digest();
     const key = keys.plainSource({ serverName: "secret.example", mediaId: "MediaIdOfAFile" }, ["download"]);
-    await store.rememberSource(key, { content: keys.content(sha256, "policy"), size: file.length, pieces: sha256 });
+    await store.rememberSource(key, {
+      content: keys.content(sha256, "policy"),
+      digest: keys.digest(sha256),
+      size: file.length,
+      pieces: sha256,
+    });
     await store.rememberVerdict(keys.content(sha256, "policy"), infected);
     const names = await raw.keys("*");
     const dump = Buffer.concat(
       await Promise.all(names.map(async (name) => Buffer.concat([Buffer.from(name), (await raw.getBuffer(name)) ?? Buffer.alloc(0)]))),
     );
-    expect(dump.includes("mig:source:")).toBe(true);
+    expect(dump.includes("mig:source2:")).toBe(true);
     for (const telltale of [sha256, sha256.toString("hex"), sha256.toString("base64"), sha256.toString("base64url")]) {
       expect(dump.includes(telltale)).toBe(false);
     }
@@ -233,18 +247,18 @@ describe("RedisVerdictStore", () => {
     await server.kill();
     await expect.poll(() => store.health().degraded).toBe(true);
     expect(store.health().problems[0]).toMatch(/^Redis at 127\.0\.0\.1:\d+: .*in this process only$/);
-    expect(await store.verdict("a")).toEqual(clean);
+    expect(await store.verdict("a")).toMatchObject({ record: clean });
     expect(await store.verdict("unknown")).toBeUndefined();
     await store.rememberVerdict("b", infected);
     await store.rememberSource("b", source);
-    expect(await store.verdict("b")).toEqual(infected);
+    expect(await store.verdict("b")).toMatchObject({ record: infected });
     await store.forgetSource("b");
     expect(await store.source("b")).toBeUndefined();
 
     await server.restart();
     await expect.poll(() => store.health(), { timeout: 8000 }).toEqual({ degraded: false, problems: [] });
     await store.rememberVerdict("c", clean);
-    expect(await (await storeOf()).verdict("c")).toEqual(clean);
+    expect(await (await storeOf()).verdict("c")).toMatchObject({ record: clean });
     expect(logged.map(({ level }) => level)).toEqual(["warn", "info"]);
   }, 20_000);
 
@@ -255,10 +269,10 @@ describe("RedisVerdictStore", () => {
     try {
       // All are done while Redis hangs: none waits for it, and none of what was asked lines up.
       for (let n = 0; n < 50; n++) {
-        expect(await store.verdict("a")).toEqual(clean);
+        expect(await store.verdict("a")).toMatchObject({ record: clean });
         expect(await store.verdict(`unknown ${n}`)).toBeUndefined();
         await store.rememberVerdict(`new ${n}`, infected);
-        expect(await store.verdict(`new ${n}`)).toEqual(infected);
+        expect(await store.verdict(`new ${n}`)).toMatchObject({ record: infected });
       }
       expect(store.health().degraded).toBe(true);
     } finally {
@@ -266,7 +280,7 @@ describe("RedisVerdictStore", () => {
     }
     await expect.poll(() => store.health().degraded, { timeout: 8000 }).toBe(false);
     await store.rememberVerdict("b", infected);
-    expect(await (await storeOf()).verdict("b")).toEqual(infected);
+    expect(await (await storeOf()).verdict("b")).toMatchObject({ record: infected });
   }, 20_000);
 
   it("says so when Redis answers with errors, and goes on asking", async () => {
@@ -275,12 +289,12 @@ describe("RedisVerdictStore", () => {
     try {
       await store.rememberVerdict("a", clean);
       expect(store.health()).toMatchObject({ degraded: true, problems: [expect.stringContaining("OOM")] });
-      expect(await store.verdict("a")).toEqual(clean);
+      expect(await store.verdict("a")).toMatchObject({ record: clean });
     } finally {
       await raw.config("SET", "maxmemory", "0");
     }
     await store.rememberVerdict("b", infected);
-    expect(await (await storeOf()).verdict("b")).toEqual(infected);
+    expect(await (await storeOf()).verdict("b")).toMatchObject({ record: infected });
   });
 
   it("works without ever having reached Redis, and never shows the password", async () => {
@@ -288,13 +302,13 @@ describe("RedisVerdictStore", () => {
     await raw.config("SET", "requirepass", "another");
     await raw.auth("another");
     try {
-      const store = unconnected({ url: server.url, password });
+      const store = unconnected({ connection: { url: server.url, password } });
       await expect.poll(() => logged.length, { timeout: 5000 }).toBeGreaterThan(0);
       await store.rememberVerdict("a", clean);
-      expect(await store.verdict("a")).toEqual(clean);
+      expect(await store.verdict("a")).toMatchObject({ record: clean });
       expect(store.health().degraded).toBe(true);
       expect(JSON.stringify([logged, store.health()])).not.toContain(password);
-      await storeOf({ password: "another" });
+      await storeOf({ connection: { url: server.url, password: "another" } });
     } finally {
       await raw.config("SET", "requirepass", "");
     }

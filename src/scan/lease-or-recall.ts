@@ -1,20 +1,7 @@
-/** Sizes that instances prove for each other, so that one of them sends the large canaries for all. */
+/** What several instances want to know is found out by one of them, so that one sends the large canaries for all. */
 import { setTimeout as sleep } from "node:timers/promises";
 
-export interface SharedProof {
-  /** Bytes. */
-  readonly size: number;
-  /** When the proof began, ms since the epoch. */
-  readonly at: number;
-}
-
-/** None of them ever rejects: a store that can't answer knows of no proof, and gives a lease to whoever asks. */
-export interface SharedProofs {
-  recall(key: string): Promise<SharedProof | undefined>;
-  remember(key: string, proof: SharedProof): Promise<void>;
-  /** Undefined: another instance is at it. It ends by itself, should its holder be gone. */
-  lease(key: string): Promise<AsyncDisposable | undefined>;
-}
+import type { SharedProof, SharedProofs } from "../verdicts/shared-proofs.ts";
 
 const POLL = 1_000;
 

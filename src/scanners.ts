@@ -1,0 +1,79 @@
+/** From a configuration to what scans, and to what their verdicts come to. */
+import { icapOptions } from "./config/icap-options.ts";
+import type { Config } from "./config/load.ts";
+import type { Logger } from "./observability/log.ts";
+import type { GatewayReports } from "./observability/reports.ts";
+import { IcapScanner } from "./scan/icap-scanner.ts";
+import { Policy } from "./scan/policy.ts";
+import type { Scanner } from "./scan/scanner.ts";
+import { ScriptScanner } from "./scan/script-scanner.ts";
+import type { Stores } from "./stores.ts";
+
+/** Milliseconds that all canaries of one service may take together. */
+const CANARY_TIMEOUT = 30_000;
+
+/** Not started yet: nothing is asked of anybody. */
+export function openScanners(
+  config: Config,
+  shared: Stores["shared"],
+  reports: GatewayReports,
+  log: Logger,
+): { readonly icap: readonly IcapScanner[]; readonly scripts: readonly ScriptScanner[] } {
+  return { icap: openIcapScanners(config, shared, reports), scripts: openScriptScanner(config, log) };
+}
+
+export function policyFor({ scan }: Config, scanners: readonly Scanner[], reports: GatewayReports): Policy {
+  return new Policy(
+    scanners,
+    {
+      onUnavailable: scan.on_unavailable,
+      onUnscannable: scan.on_unscannable,
+      onModified: scan.on_modified,
+      allowedTypes: scan.allowed_mimetypes,
+      blockedTypes: scan.blocked_mimetypes ?? [],
+    },
+    reports,
+  );
+}
+
+function openIcapScanners({ icap, scan }: Config, shared: Stores["shared"], reports: GatewayReports): IcapScanner[] {
+  return icap.map((service) => {
+    const { context, suspend, describe_type: describeType } = service;
+    return new IcapScanner({
+      name: service.name,
+      services: icapOptions(service),
+      required: service.required,
+      canaries: service.canary,
+      canaryInterval: scan.canary_interval,
+      canaryTimeout: CANARY_TIMEOUT,
+      context: {
+        clientIp: context.client_ip,
+        serverIp: context.server_ip,
+        user: context.user,
+        userHeader: context.user_header,
+        userFormat: context.user_format,
+        userEncoding: context.user_encoding,
+      },
+      ...(describeType === undefined ? {} : { describeType }),
+      maxFileSize: scan.max_file_size,
+      proveSize: service.prove_size,
+      ...(shared === undefined ? {} : { sharedProofs: shared.proofs, sharedDoubts: shared.doubts }),
+      suspend: { failures: suspend.failures, within: suspend.within, pause: suspend.pause, maxPause: suspend.max_pause },
+      log: reports,
+    });
+  });
+}
+
+function openScriptScanner({ scan, result_cache }: Config, log: Logger): ScriptScanner[] {
+  if (scan.script === undefined) return [];
+  const scanner = new ScriptScanner({
+    script: scan.script,
+    directory: scan.temp_directory,
+    timeout: scan.script_timeout,
+    exitCodesToIgnore: result_cache.exit_codes_to_ignore,
+    ...(scan.removal_command === undefined ? {} : { removalCommand: scan.removal_command }),
+    maxConcurrent: scan.max_concurrent,
+    log,
+  });
+  return [scanner];
+}

@@ -1,0 +1,142 @@
+/** Where a gateway keeps what outlasts a request: verdicts, what operators decide by hand, what instances tell each other. */
+import { hkdfSync } from "node:crypto";
+import type { Config } from "./config/load.ts";
+import { type RequestKeys, loadRequestKeys } from "./crypto/keys.ts";
+import type { Logger } from "./observability/log.ts";
+import type { Metrics } from "./observability/metrics.ts";
+import { VerdictKeys } from "./verdicts/keys.ts";
+import { MemoryVerdictStore } from "./verdicts/memory.ts";
+import { BlockList } from "./verdicts/overrides-block-list.ts";
+import { FileOverrides } from "./verdicts/overrides-file.ts";
+import { SharedOverrides } from "./verdicts/overrides-shared.ts";
+import { type OverrideSource, Overrides } from "./verdicts/overrides.ts";
+import type { RedisConnectionOptions } from "./verdicts/redis-connection.ts";
+import { RedisRecords } from "./verdicts/redis-records.ts";
+import { RedisVerdictStore } from "./verdicts/redis.ts";
+import { RedisDoubts } from "./verdicts/shared-doubts.ts";
+import { SharedProvenSizes } from "./verdicts/shared-proofs.ts";
+import { LocalSharing, RedisSharing, type Sharing } from "./verdicts/sharing.ts";
+import type { VerdictStore } from "./verdicts/store.ts";
+
+export interface Stores extends AsyncDisposable {
+  readonly keys: VerdictKeys;
+  readonly verdicts: VerdictStore;
+  readonly overrides: Overrides;
+  readonly sharing: Sharing;
+  /** What instances with one Redis tell each other of their scanners. */
+  readonly shared: { readonly proofs: SharedProvenSizes; readonly doubts: RedisDoubts } | undefined;
+}
+
+/** Milliseconds that other instances may rely on a proven size; the instance that found it proves it again before that. */
+const PROOF_LIFETIME = 24 * 60 * 60 * 1000;
+
+/** @throws KeyFileError */
+export function openRequestKeys({ crypto }: Config): Promise<RequestKeys> {
+  const source =
+    crypto.request_secret_path === undefined
+      ? { picklePath: crypto.pickle_path, pickleKey: crypto.pickle_key }
+      : { secretPath: crypto.request_secret_path };
+  return loadRequestKeys(source, crypto.previous_request_secret_paths);
+}
+
+/** Secrets for one purpose each, from the one that instances share. */
+export type DeriveSecret = (purpose: string) => Buffer;
+
+/** From `result_cache.digest_secret_path` if that is set, else from the request secret. */
+export function secretsOf({ result_cache: { digest_secret: secret } }: Config, keys: RequestKeys): DeriveSecret {
+  if (secret === undefined) return (purpose) => keys.deriveSecret(purpose);
+  return (purpose) => Buffer.from(hkdfSync("sha256", secret, "", `matrix-icap-gateway ${purpose}`, 32));
+}
+
+export function openRecords(
+  config: Config,
+  derive: DeriveSecret,
+  log: Logger,
+  more: { publicKey: string; onDropped: () => void },
+): RedisRecords | undefined {
+  const { redis } = config.result_cache;
+  if (redis === undefined) return undefined;
+  return new RedisRecords({
+    connection: connectionTo(redis),
+    keyPrefix: redis.key_prefix,
+    secret: derive("verdict records"),
+    log,
+    ...more,
+  });
+}
+
+/**
+ * Redis is connected to in the background.
+ * @throws OverrideError for a list of blocked hashes, or a file of overrides, that can't be used.
+ */
+export async function openStores(config: Config, requestKeys: RequestKeys, log: Logger, metrics: Metrics): Promise<Stores> {
+  const { result_cache: cache } = config;
+  await using opened = new AsyncDisposableStack();
+  const derive = secretsOf(config, requestKeys);
+  const keys = new VerdictKeys(derive("verdict keys"));
+  const onDropped = (): void => metrics.dropped();
+  const records = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped });
+  if (records !== undefined) opened.use(records);
+  const ttl = ttlsOf(config);
+  const options = { maxEntries: cache.max_size, ttl };
+  const verdicts = opened.use(records === undefined ? new MemoryVerdictStore(options) : new RedisVerdictStore({ ...options, records }));
+  const sources: OverrideSource[] = [];
+  const byHand =
+    records === undefined
+      ? await FileOverrides.open({ path: cache.overrides_path, secret: derive("overrides"), keys, log })
+      : new SharedOverrides({ records, keys, log });
+  sources.push(opened.use(byHand));
+  if (cache.blocked_hashes_path !== undefined) {
+    sources.push(opened.use(await BlockList.open({ path: cache.blocked_hashes_path, keys, log })));
+  }
+  const sharing = records && opened.use(new RedisSharing({ records, patience: 2 * config.scan.timeout }));
+  const shared = records && {
+    proofs: new SharedProvenSizes(records, derive("proven sizes"), PROOF_LIFETIME),
+    doubts: new RedisDoubts({ records, secret: derive("doubts"), lifetime: Math.max(ttl.clean, ttl.infected) }),
+  };
+  const parts = opened.move();
+  return {
+    keys,
+    verdicts,
+    overrides: new Overrides(sources),
+    sharing: sharing ?? new LocalSharing(),
+    shared,
+    [Symbol.asyncDispose]: () => parts.disposeAsync(),
+  };
+}
+
+export function ttlsOf({ result_cache: { ttl, clean_ttl: clean = ttl, infected_ttl: infected = ttl } }: Config): {
+  clean: number;
+  infected: number;
+} {
+  return { clean, infected };
+}
+
+function connectionTo(redis: NonNullable<Config["result_cache"]["redis"]>): RedisConnectionOptions {
+  const { url, sentinels, master, cluster, username, password, sentinel_password: sentinelPassword, tls } = redis;
+  const access = {
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password }),
+    ...(tls === undefined
+      ? {}
+      : {
+          tls: {
+            ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+            ...(tls.cert === undefined ? {} : { cert: tls.cert }),
+            ...(tls.key === undefined ? {} : { key: tls.key }),
+            ...(tls.server_name === undefined ? {} : { serverName: tls.server_name }),
+          },
+        }),
+  };
+  if (cluster !== undefined) return { ...access, cluster };
+  if (sentinels !== undefined && master !== undefined) {
+    return {
+      ...access,
+      sentinels,
+      master,
+      tlsToSentinels: tls !== undefined,
+      ...(sentinelPassword === undefined ? {} : { sentinelPassword }),
+    };
+  }
+  return { ...access, url: url ?? "" };
+}

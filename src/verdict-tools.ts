@@ -1,0 +1,47 @@
+/** What `matrix-icap-gateway verdict` works with: the stores of a configuration, without a gateway. */
+import type { VerdictTools } from "./command/verdict-tools.ts";
+import type { Config } from "./config/load.ts";
+import { createLogger } from "./observability/log.ts";
+import { createMetrics } from "./observability/metrics.ts";
+import { GatewayReports } from "./observability/reports.ts";
+import { openScanners, policyFor } from "./scanners.ts";
+import { openRecords, openRequestKeys, secretsOf, ttlsOf } from "./stores.ts";
+import { VerdictKeys } from "./verdicts/keys.ts";
+import { isOnBlockList } from "./verdicts/overrides-block-list.ts";
+import { OverrideFileWriter } from "./verdicts/overrides-file-writer.ts";
+import { SharedOverrideWriter } from "./verdicts/overrides-shared-writer.ts";
+import { RedisVerdictStore } from "./verdicts/redis.ts";
+
+/** @throws KeyFileError when there is no request secret yet, or it can't be used. */
+export async function openVerdictTools(config: Config): Promise<VerdictTools> {
+  await using opened = new AsyncDisposableStack();
+  const requestKeys = opened.adopt(await openRequestKeys(config), (open) => open.free());
+  const derive = secretsOf(config, requestKeys);
+  const keys = new VerdictKeys(derive("verdict keys"));
+  // What goes wrong is told by the command itself.
+  const log = createLogger({ level: "fatal" });
+  const records = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped: () => undefined });
+  if (records !== undefined) opened.use(records);
+  const { overrides_path: path, blocked_hashes_path: list, max_size: maxEntries } = config.result_cache;
+  const overrides =
+    records === undefined
+      ? new OverrideFileWriter({ path, secret: derive("overrides"), keys })
+      : new SharedOverrideWriter({ records, keys, conflict: () => records.conflict });
+  const content = contentKeys(config, keys, log);
+  const verdicts = records && opened.use(new RedisVerdictStore({ records, ttl: ttlsOf(config), maxEntries }));
+  const parts = opened.move();
+  return {
+    overrides,
+    ...(list === undefined ? {} : { isListed: (sha256) => isOnBlockList(list, sha256) }),
+    ...(verdicts === undefined ? {} : { lookup: async (sha256) => (await verdicts.verdict(content(sha256)))?.record }),
+    [Symbol.asyncDispose]: () => parts.disposeAsync(),
+  };
+}
+
+/** The keys under which verdicts on content are kept, as this configuration's scanners and lists of types have them. */
+function contentKeys(config: Config, keys: VerdictKeys, log: ReturnType<typeof createLogger>): (sha256: Buffer) => string {
+  const reports = new GatewayReports(log, createMetrics());
+  const { icap, scripts } = openScanners(config, undefined, reports, log);
+  const { fingerprint } = policyFor(config, [...icap, ...scripts], reports);
+  return (sha256) => keys.content(sha256, fingerprint);
+}

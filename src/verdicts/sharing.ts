@@ -1,0 +1,156 @@
+/** One instance at a time does what all of them would: the others wait for what comes of it. */
+import type { RedisRecords } from "./redis-records.ts";
+
+/** What somebody else has found out, or the right to find out. Whoever gets a lease must dispose of it. */
+export type Turn<T> = { readonly known: T } | { readonly lease: AsyncDisposable };
+
+export interface Sharing {
+  /**
+   * Waits while another instance is at it. When that one has ended, whatever came of it, or has died, the next one's turn comes, unless it is known
+   * by then. A store that can't be asked gives the right to everybody: that spares no work, but nothing waits for it.
+   * @param known what is known by now; asked again each time that there may be news.
+   * @throws the signal's reason; whatever `known` throws.
+   */
+  lead<T>(name: string, known: () => Promise<T | undefined>, signal: AbortSignal): Promise<Turn<T>>;
+}
+
+const NO_LEASE: AsyncDisposable = { async [Symbol.asyncDispose]() {} };
+
+/** There is no other instance. */
+export class LocalSharing implements Sharing {
+  async lead<T>(_name: string, known: () => Promise<T | undefined>): Promise<Turn<T>> {
+    const found = await known();
+    return found === undefined ? { lease: NO_LEASE } : { known: found };
+  }
+}
+
+export interface RedisSharingOptions {
+  /** Closed by whoever opened it. */
+  readonly records: Pick<RedisRecords, "lease" | "publish" | "subscribe">;
+  /**
+   * Milliseconds that anybody waits for others, who then goes ahead without a lease: longer than the work can take. Only somebody who writes to Redis
+   * himself can keep a lease for as long.
+   */
+  readonly patience: number;
+}
+
+/** Milliseconds that a lease outlives its holder. */
+const LEASE = 5_000;
+/** Milliseconds after which one looks again without a hint. */
+const POLL = 300;
+/** Milliseconds between two looks, however many hints there are: anybody may send them. */
+const PAUSE = 25;
+/** Messages are names of leases that were let go of. */
+const RELEASED = "released";
+
+/** Leases in Redis. Names are readable there. */
+export class RedisSharing implements Sharing, Disposable {
+  readonly #records: RedisSharingOptions["records"];
+  readonly #patience: number;
+  readonly #waiting = new Map<string, Set<Waiting>>();
+  readonly #news: Disposable;
+
+  constructor({ records, patience }: RedisSharingOptions) {
+    this.#records = records;
+    this.#patience = patience;
+    const released = (name: string): void => this.#waiting.get(name)?.forEach((one) => one.hint());
+    const missed = (): void => this.#waiting.forEach((all) => all.forEach((one) => one.hint()));
+    this.#news = records.subscribe(RELEASED, released, missed);
+  }
+
+  async lead<T>(name: string, known: () => Promise<T | undefined>, signal: AbortSignal): Promise<Turn<T>> {
+    // Listens before it asks, or it would miss a release in between.
+    const waiting = new Waiting();
+    this.#listen(name, waiting);
+    try {
+      const since = performance.now();
+      for (;;) {
+        signal.throwIfAborted();
+        const lease = await this.#take(name);
+        const found = await orLetGo(lease, known);
+        if (found !== undefined) {
+          await lease?.[Symbol.asyncDispose]();
+          return { known: found };
+        }
+        if (lease !== undefined) return { lease };
+        if (performance.now() - since > this.#patience) return { lease: NO_LEASE };
+        await waiting.next(signal);
+      }
+    } finally {
+      this.#unlisten(name, waiting);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#news[Symbol.dispose]();
+  }
+
+  /** Undefined while another one has it. */
+  async #take(name: string): Promise<AsyncDisposable | undefined> {
+    const lease = await this.#records.lease(name, LEASE);
+    if (lease === "taken") return undefined;
+    return {
+      [Symbol.asyncDispose]: async () => {
+        await lease[Symbol.asyncDispose]();
+        void this.#records.publish(RELEASED, name);
+      },
+    };
+  }
+
+  #listen(name: string, waiting: Waiting): void {
+    const others = this.#waiting.get(name);
+    if (others === undefined) this.#waiting.set(name, new Set([waiting]));
+    else others.add(waiting);
+  }
+
+  #unlisten(name: string, waiting: Waiting): void {
+    const others = this.#waiting.get(name);
+    if (others?.delete(waiting) === true && others.size === 0) this.#waiting.delete(name);
+  }
+}
+
+async function orLetGo<T>(lease: AsyncDisposable | undefined, known: () => Promise<T>): Promise<T> {
+  try {
+    return await known();
+  } catch (error) {
+    await lease?.[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** One who waits; a hint that comes while it looks is not lost. */
+class Waiting {
+  #hinted = false;
+  #wake: (() => void) | undefined;
+
+  hint(): void {
+    this.#hinted = true;
+    this.#wake?.();
+  }
+
+  /** Resolves with the next hint, though not at once, or when it is time to look without one. @throws the signal's reason. */
+  async next(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const abort = (): void => reject(signal.reason as Error);
+    signal.addEventListener("abort", abort, { once: true });
+    const poll = setTimeout(resolve, POLL);
+    let rested = false;
+    const pause = setTimeout(() => {
+      rested = true;
+      if (this.#hinted) resolve();
+    }, PAUSE);
+    this.#wake = () => {
+      if (rested) resolve();
+    };
+    try {
+      await promise;
+    } finally {
+      this.#wake = undefined;
+      this.#hinted = false;
+      clearTimeout(poll);
+      clearTimeout(pause);
+      signal.removeEventListener("abort", abort);
+    }
+  }
+}

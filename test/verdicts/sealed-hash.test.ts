@@ -1,0 +1,121 @@
+import { randomBytes } from "node:crypto";
+import { Redis } from "ioredis";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { RedisRecords } from "../../src/verdicts/redis-records.ts";
+import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
+
+const DAY = 24 * 60 * 60_000;
+const secret = randomBytes(32);
+const text = (content: unknown): string | undefined => (typeof content === "string" ? content : undefined);
+let server: Server;
+let raw: Redis;
+let dropped = 0;
+
+beforeAll(async () => {
+  server = await startRedis();
+  raw = new Redis(server.port, server.host);
+});
+
+afterAll(async () => {
+  raw.disconnect();
+  await server.stop();
+});
+
+beforeEach(async () => {
+  dropped = 0;
+  await raw.flushall();
+});
+
+/** As one instance has it, connected. */
+async function instance(now: () => number = Date.now, key = secret): Promise<RedisRecords> {
+  const records = new RedisRecords({
+    connection: { url: server.url },
+    keyPrefix: "mig:",
+    secret: key,
+    log: { info: () => undefined, warn: () => undefined },
+    onDropped: () => (dropped += 1),
+    now,
+  });
+  onTestFinished(() => records[Symbol.dispose]());
+  await expect.poll(() => records.health().degraded, { timeout: 5000 }).toBe(false);
+  return records;
+}
+
+describe("a hash of records", () => {
+  it("is read by every instance as a whole, whatever its size", async () => {
+    const [one, other] = [await instance(), await instance()];
+    expect(await other.hashEntries("hash", text)).toEqual(new Map());
+    const written = new Map(Array.from({ length: 1200 }, (_, n) => [`field ${n}`, `record ${n}`]));
+    for (const [field, record] of written) expect(await one.hashSet("hash", field, record)).toBe(true);
+    expect(await one.hashSet("another", "field", "another")).toBe(true);
+    expect(await one.hashSet("hash", "field 7", "written anew")).toBe(true);
+    expect(await other.hashEntries("hash", text)).toEqual(written.set("field 7", "written anew"));
+    expect(dropped).toBe(0);
+    expect(JSON.stringify(await raw.hvals("mig:hash"))).not.toContain("record 1");
+  });
+
+  it("holds nothing that was forged, moved to another field or hash, sealed with another secret, or is too long", async () => {
+    const one = await instance();
+    await one.hashSet("hash", "field", "record");
+    await one.hashSet("elsewhere", "elsewhere", "elsewhere");
+    await one.set("hash", "under the hash's own key", 60_000);
+    const sealed = await raw.hgetBuffer("mig:elsewhere", "elsewhere");
+    const single = await raw.getBuffer("mig:hash");
+    await raw.del("mig:hash");
+    await one.hashSet("hash", "field", "record");
+    const own = await raw.hgetBuffer("mig:hash", "field");
+    if (sealed === null || own === null || single === null) throw new Error("nothing was written");
+    const flipped = Buffer.from(own);
+    flipped[30] = (flipped[30] ?? 0) ^ 1;
+    await raw.hset("mig:hash", { moved: own, elsewhere: sealed, flipped, single, planted: '"record"', cut: own.subarray(0, -1) });
+    await raw.hset("mig:hash", "huge", Buffer.alloc(5 * 1024 * 1024), "n".repeat(200), own);
+    expect(await one.hashEntries("hash", text)).toEqual(new Map([["field", "record"]]));
+    expect(dropped).toBe(8);
+    expect(one.health().problems).toEqual([expect.stringMatching(/fail their check/)]);
+    expect(await (await instance(Date.now, randomBytes(32))).hashEntries("hash", text)).toEqual(new Map());
+    expect(await one.hashEntries("hash", () => undefined)).toEqual(new Map());
+    expect(await one.hashSet("hash", "long", "x".repeat(5000))).toBe(false);
+    expect(await raw.hexists("mig:hash", "long")).toBe(0);
+  });
+
+  it("holds a record until it expires, and Redis a day longer", async () => {
+    const clock = { now: 1_700_000_000_000 };
+    const records = await instance(() => clock.now);
+    await records.hashSet("hash", "for an hour", "a", clock.now + DAY / 24);
+    await records.hashSet("hash", "for good", "b");
+    expect(await records.hashEntries("hash", text)).toEqual(
+      new Map([
+        ["for an hour", "a"],
+        ["for good", "b"],
+      ]),
+    );
+    clock.now += DAY / 2;
+    expect(await records.hashEntries("hash", text)).toEqual(new Map([["for good", "b"]]));
+    // Answered after whatever would have been asked for.
+    await records.get("anything", text);
+    expect(await raw.hlen("mig:hash")).toBe(2);
+    clock.now += 2 * DAY;
+    expect(await records.hashEntries("hash", text)).toEqual(new Map([["for good", "b"]]));
+    await expect.poll(() => raw.hkeys("mig:hash")).toEqual(["for good"]);
+    expect(dropped).toBe(0);
+  });
+
+  it("is not known, rather than empty, when Redis is away, holds something else, or holds more than can be ours", async () => {
+    const records = await instance();
+    await raw.set("mig:hash", "x");
+    expect(await records.hashEntries("hash", text)).toBeUndefined();
+    expect(await records.hashSet("hash", "field", "x")).toBe(false);
+    await raw.eval(`for i = 1, 360000 do redis.call("hset", KEYS[1], i, "x") end`, 1, "mig:crowded");
+    expect(await records.hashEntries("crowded", text)).toBeUndefined();
+    expect(records.health().problems).toEqual([expect.stringMatching(/fail their check/)]);
+    const away = new RedisRecords({
+      connection: { url: "redis://127.0.0.1:1" },
+      keyPrefix: "mig:",
+      secret,
+      log: { info: () => undefined, warn: () => undefined },
+    });
+    onTestFinished(() => away[Symbol.dispose]());
+    expect(await away.hashEntries("hash", text)).toBeUndefined();
+    expect(await away.hashSet("hash", "field", "x")).toBe(false);
+  });
+});
