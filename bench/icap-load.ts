@@ -104,33 +104,41 @@ async function* piecesOf(body: Buffer): AsyncGenerator<Buffer> {
 
 /** Everything is written down beforehand: heads, chunk sizes and bytes. */
 async function rawSenders({ url, size, connections }: Load): Promise<(() => Promise<void>)[]> {
-  const { hostname, port } = new URL(url);
   return Promise.all(
     Array.from({ length: connections }, async () => {
-      const socket = connect({ host: hostname, port: Number(port), noDelay: true });
-      await once(socket, "connect");
+      let socket = await connected(url);
       const { message, body } = prepared(url, size);
       return async () => {
         vary(body);
+        // The server may have closed it meanwhile.
+        if (socket.readableEnded || socket.destroyed) socket = await connected(url);
         const answer = answered(socket);
         for (const piece of message) if (!socket.write(piece)) await once(socket, "drain");
-        await answer;
+        if ((await answer) === "closes") socket.destroy();
       };
     }),
   );
 }
 
-function answered(socket: Socket): Promise<void> {
+async function connected(url: string): Promise<Socket> {
+  const { hostname, port } = new URL(url);
+  const socket = connect({ host: hostname, port: Number(port), noDelay: true });
+  await once(socket, "connect");
+  return socket;
+}
+
+function answered(socket: Socket): Promise<"closes" | "stays"> {
   return new Promise((resolve, reject) => {
     let text = "";
+    const gone = (): void => reject(new Error(`the server closed the connection: ${text.slice(0, 200)}`));
     const listen = (bytes: Buffer): void => {
       text += bytes.toString("latin1");
       if (!text.endsWith("\r\n\r\n")) return;
-      socket.off("data", listen);
-      if (text.startsWith("ICAP/1.0 204")) resolve();
+      socket.off("data", listen).off("close", gone);
+      if (text.startsWith("ICAP/1.0 204")) resolve(/^connection: close/im.test(text) ? "closes" : "stays");
       else reject(new Error(text.slice(0, 200)));
     };
-    socket.on("data", listen);
+    socket.on("data", listen).once("close", gone);
   });
 }
 

@@ -30,6 +30,9 @@ export interface Stores extends AsyncDisposable {
 /** Milliseconds that other instances may rely on a proven size; the instance that found it proves it again before that. */
 const PROOF_LIFETIME = 24 * 60 * 60 * 1000;
 
+/** Milliseconds. */
+const FIRST_READ = 2000;
+
 /** @throws KeyFileError */
 export function openRequestKeys({ crypto }: Config): Promise<RequestKeys> {
   const source =
@@ -84,7 +87,7 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
   const byHand =
     records === undefined
       ? await FileOverrides.open({ path: cache.overrides_path, secret: derive("overrides"), keys, log })
-      : new SharedOverrides({ records, keys, log });
+      : await openSharedOverrides(records, keys, log);
   sources.push(opened.use(byHand));
   if (cache.blocked_hashes_path !== undefined) {
     sources.push(opened.use(await BlockList.open({ path: cache.blocked_hashes_path, keys, log })));
@@ -103,6 +106,13 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
     shared,
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
+}
+
+/** Nothing is served before what is blocked has been read, or Redis has not answered for a while. */
+async function openSharedOverrides(records: RedisRecords, keys: VerdictKeys, log: Logger): Promise<SharedOverrides> {
+  const overrides = new SharedOverrides({ records, keys, log });
+  await overrides.firstRead(AbortSignal.timeout(FIRST_READ));
+  return overrides;
 }
 
 export function ttlsOf({ result_cache: { ttl, clean_ttl: clean = ttl, infected_ttl: infected = ttl } }: Config): {

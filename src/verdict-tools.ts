@@ -1,4 +1,5 @@
 /** What `matrix-icap-gateway verdict` works with: the stores of a configuration, without a gateway. */
+import { existsSync } from "node:fs";
 import type { VerdictTools } from "./command/verdict-tools.ts";
 import type { Config } from "./config/load.ts";
 import { createLogger } from "./observability/log.ts";
@@ -10,11 +11,17 @@ import { VerdictKeys } from "./verdicts/keys.ts";
 import { isOnBlockList } from "./verdicts/overrides-block-list.ts";
 import { OverrideFileWriter } from "./verdicts/overrides-file-writer.ts";
 import { SharedOverrideWriter } from "./verdicts/overrides-shared-writer.ts";
+import { OverrideError } from "./verdicts/overrides.ts";
 import { RedisVerdictStore } from "./verdicts/redis.ts";
 
-/** @throws KeyFileError when there is no request secret yet, or it can't be used. */
+/** @throws OverrideError when there is no request secret yet, KeyFileError when it can't be used. */
 export async function openVerdictTools(config: Config): Promise<VerdictTools> {
   await using opened = new AsyncDisposableStack();
+  // A gateway makes it, under its own user; what is sealed with another one means nothing to it.
+  const { request_secret_path: secretPath } = config.crypto as { readonly request_secret_path?: string };
+  if (secretPath !== undefined && !existsSync(secretPath)) {
+    throw new OverrideError(`${secretPath} is not there yet: start the gateway once, or run this in its working directory`);
+  }
   const requestKeys = opened.adopt(await openRequestKeys(config), (open) => open.free());
   const derive = secretsOf(config, requestKeys);
   const keys = new VerdictKeys(derive("verdict keys"));

@@ -11,6 +11,9 @@ const DIGEST_LENGTH = 43;
 const FORMAT = /^([\w-]{43}) ([\w-]{43}|-)$/;
 const LONGEST = DIGEST_LENGTH * 2 + 1;
 
+const OTHER_SECRET =
+  "an instance with the same Redis and key prefix has another secret: it shares neither verdicts nor overrides with this one";
+
 export interface FingerprintOptions {
   readonly link: RedisLink;
   readonly key: string;
@@ -60,14 +63,17 @@ export class Fingerprint implements Disposable {
     clearInterval(this.#timer);
   }
 
+  /** That others have another secret; undefined as far as is known. */
+  get conflict(): string | undefined {
+    return this.#problems.find((problem) => problem === OTHER_SECRET);
+  }
+
   #differences(there: string): readonly string[] {
     const [, secret, publicKey] = FORMAT.exec(there) ?? [];
     if (secret === undefined || publicKey === undefined) return ["the fingerprint in Redis is none: something else writes there"];
     const problems: string[] = [];
     if (secret !== this.#secret) {
-      problems.push(
-        "an instance with the same Redis and key prefix has another secret: it shares neither verdicts nor overrides with this one",
-      );
+      problems.push(OTHER_SECRET);
     }
     if (publicKey !== this.#publicKey && publicKey !== "-" && this.#publicKey !== "-") {
       problems.push(

@@ -24,9 +24,9 @@ export interface SharedOverridesOptions {
 /** The hash of all overrides, and the channel on which it is said that it changed. */
 export const OVERRIDES = "overrides";
 /** Another text after every change, so that nobody reads all overrides again for nothing. */
-export const REVISION = "overrides-revision";
+const REVISION = "overrides-revision";
 /** Milliseconds: ten years. */
-export const REVISION_LIFETIME = 10 * 365 * 24 * 60 * 60 * 1000;
+const REVISION_LIFETIME = 10 * 365 * 24 * 60 * 60 * 1000;
 
 /** Milliseconds between two looks for another revision, should a message have been lost. */
 const LOOK_INTERVAL = 3000;
@@ -41,7 +41,7 @@ const SILENCE = 15_000;
 /** Milliseconds between two tries to read for the first time. */
 const FIRST_INTERVAL = 50;
 
-export function revisionFrom(content: unknown): string | undefined {
+function revisionFrom(content: unknown): string | undefined {
   return z.string().max(100).safeParse(content).data;
 }
 

@@ -123,7 +123,7 @@ export class RedisRecords implements Disposable {
 
   /** Why other instances with this Redis would not understand what is written here, as far as is known. */
   get conflict(): string | undefined {
-    return this.#fingerprint.problems[0];
+    return this.#fingerprint.conflict;
   }
 
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {

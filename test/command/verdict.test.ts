@@ -214,6 +214,17 @@ describe("verdict, with overrides in a file", () => {
     await expect(command([...args, "-c", config], openNothing)).rejects.toMatchObject({ name: "UsageError", message });
   });
 
+  it("makes no secret: a gateway with another one would understand nothing of what is written", async () => {
+    const secret = join(directory, "request_secret");
+    await rm(secret);
+    expect(await verdict("block", hash())).toMatchObject({
+      code: 2,
+      stdout: "",
+      stderr: expect.stringContaining(`${secret} is not there yet`),
+    });
+    await expect(readFile(secret)).rejects.toMatchObject({ code: "ENOENT" });
+  });
+
   it("needs a configuration, and has help", async () => {
     expect(await run(["list"])).toMatchObject({
       code: 2,
@@ -261,6 +272,13 @@ describe("verdict, with overrides in Redis", () => {
     expect(await verdict("show", a)).toMatchObject(done(shown));
     expect(jsonLines((await verdict("show", a, "--json")).stdout)).toMatchObject([{ verdict: record }]);
     expect(await verdict("show", hash())).toMatchObject({ code: 1, stdout: expect.stringMatching(/Verdict +none is remembered\n/) });
+  });
+
+  it("is known to a gateway that starts, from the first moment", async () => {
+    const blocked = hash();
+    expect(await verdict("block", blocked)).toMatchObject(done(`${blocked} blocked\n`));
+    await using stores = await gatewayStores();
+    expect(override(stores, blocked)?.kind).toBe("block");
   });
 
   it("changes nothing under another secret than that of gateways that run", async () => {
