@@ -43,7 +43,7 @@ export class CIcap extends Peer {
     await this.machine.run(["sh", "-c", `printf reconfigure > '${this.directory}/c-icap.ctl'`]);
   }
 
-  /** A line for each request that it has answered. */
+  /** A line for each request that it has answered, with its method, URL, status and, at the end, how many bytes of a file came with it. */
   async accessLog(): Promise<readonly string[]> {
     const log = await this.machine.read(`${this.directory}/access.log`);
     return log.split("\n").filter((line) => line !== "");
@@ -58,7 +58,8 @@ export class CIcap extends Peer {
       PidFile: `${directory}/c-icap.pid`,
       CommandsSocket: `${directory}/c-icap.ctl`,
       ServerLog: `${directory}/server.log`,
-      AccessLog: `${directory}/access.log`,
+      LogFormat: 'sizes "%tl, %la %a %im %iu %is %Ib"',
+      AccessLog: `${directory}/access.log sizes`,
       TmpDir: `${directory}/tmp`,
       ModulesDir: modules,
       ServicesDir: modules,

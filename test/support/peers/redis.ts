@@ -1,5 +1,7 @@
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
+import { createInterface } from "node:readline";
 import { connect as connectTls } from "node:tls";
 import { machine } from "./choose-machine.ts";
 import type { Machine, Port } from "./machine.ts";
@@ -44,6 +46,31 @@ export class Redis extends Peer {
 
   protected ready(): Promise<void> {
     return answersPing(this.at, this.#tls);
+  }
+}
+
+/** What a Redis without TLS is asked from now on, whoever asks it: lines as MONITOR prints them. Until it is disposed of, or Redis is gone. */
+export class Monitor implements Disposable {
+  readonly lines: string[] = [];
+  readonly #socket: Socket;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  static async start({ port, host }: Redis): Promise<Monitor> {
+    const socket = connect(port, host);
+    socket.on("error", () => undefined);
+    const monitor = new Monitor(socket);
+    const lines = createInterface(socket);
+    lines.on("line", (line) => void monitor.lines.push(line));
+    socket.write("MONITOR\r\n");
+    await once(lines, "line");
+    return monitor;
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
   }
 }
 
