@@ -60,7 +60,8 @@ async function startInstant(): Promise<string> {
 async function startReal(): Promise<string> {
   const clamd = await startClamd();
   parts.defer(() => clamd.stop());
-  const server = await startCIcap({ clamd });
+  // A thread for each connection: an idle one holds its own, and others would wait until it is given up.
+  const server = await startCIcap({ clamd, settings: { ThreadsPerChild: "32", MaxSpareThreads: "32" } });
   parts.defer(() => server.stop());
   return server.url();
 }

@@ -18,7 +18,7 @@ import { RedisVerdictStore } from "./verdicts/redis.ts";
 export async function openVerdictTools(config: Config): Promise<VerdictTools> {
   await using opened = new AsyncDisposableStack();
   // A gateway makes it, under its own user; what is sealed with another one means nothing to it.
-  const { request_secret_path: secretPath } = config.crypto as { readonly request_secret_path?: string };
+  const { request_secret_path: secretPath } = config.crypto;
   if (secretPath !== undefined && !existsSync(secretPath)) {
     throw new OverrideError(`${secretPath} is not there yet: start the gateway once, or run this in its working directory`);
   }

@@ -14,8 +14,8 @@ const CONTENT_TYPE = /^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$/;
  * encoded, nor when one of the two begins with the other: a server that trickles sends a file's first bytes on while it scans, and breaks off when it
  * finds something; and the whole file with something behind it is no less than the file. That takes another pass over the file.
  *
- * A part of the file with something behind it can't be told from a sanitised file: one that was only changed somewhere in its middle (HTML, CSV, mail, an
- * archive without one of its members) begins as the file does, for as many bytes as any file cut short.
+ * A part of the file with something behind it can't be told from a sanitised file: one that was changed in its middle alone (HTML, CSV, mail, an archive
+ * without one of its members) has the file's first bytes too. So whoever hands a replacement on has it scanned.
  * @throws whatever the body throws; the request's signal's reason.
  */
 export async function replacementIn(answer: Answer, verdict: Verdict, request: IcapScanRequest): Promise<IcapScanResult["replacement"]> {
