@@ -2,9 +2,12 @@
 import { existsSync } from "node:fs";
 import type { VerdictTools } from "./command/verdict-tools.ts";
 import type { Config } from "./config/load.ts";
+import { Homeserver } from "./media/homeserver.ts";
 import { createLogger } from "./observability/log.ts";
 import { createMetrics } from "./observability/metrics.ts";
 import { GatewayReports } from "./observability/reports.ts";
+import type { Policy } from "./scan/policy.ts";
+import type { ScanContext } from "./scan/scanner.ts";
 import { openScanners, policyFor } from "./scanners.ts";
 import { openRecords, openRequestKeys, secretsOf, ttlsOf } from "./stores.ts";
 import { VerdictKeys } from "./verdicts/keys.ts";
@@ -34,21 +37,39 @@ export async function openVerdictTools(config: Config): Promise<VerdictTools> {
     records === undefined
       ? new OverrideFileWriter({ path, secret: derive("overrides"), keys })
       : new SharedOverrideWriter({ records, keys, conflict: () => records.conflict });
-  const content = contentKeys(config, keys, log);
+  const policy = policyOf(config, log);
   const verdicts = records && opened.use(new RedisVerdictStore({ records, ttl: ttlsOf(config), maxEntries }));
   const parts = opened.move();
   return {
     overrides,
     ...(list === undefined ? {} : { isListed: (sha256) => isOnBlockList(list, sha256) }),
-    ...(verdicts === undefined ? {} : { lookup: async (sha256) => (await verdicts.verdict(content(sha256)))?.record }),
+    ...(verdicts === undefined
+      ? {}
+      : {
+          lookup: async (sha256, asker) => {
+            const audience = policy.audience({ ...asker, ...(await serverOf(config, policy)) });
+            return (await verdicts.verdict(keys.content(sha256, policy.fingerprint, audience)))?.record;
+          },
+        }),
+    keptApartBy: [
+      ...(policy.identities.includes("user") ? (["user"] as const) : []),
+      ...(policy.identities.includes("client_ip") ? (["clientAddress"] as const) : []),
+    ],
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
 }
 
-/** The keys under which verdicts on content are kept, as this configuration's scanners and lists of types have them. */
-function contentKeys(config: Config, keys: VerdictKeys, log: ReturnType<typeof createLogger>): (sha256: Buffer) => string {
+/** What verdicts on content are kept under, as this configuration's scanners and lists of types have it. */
+function policyOf(config: Config, log: ReturnType<typeof createLogger>): Policy {
   const reports = new GatewayReports(log, createMetrics());
   const { icap, scripts } = openScanners(config, undefined, reports, log);
-  const { fingerprint } = policyFor(config, [...icap, ...scripts], reports);
-  return (sha256) => keys.content(sha256, fingerprint);
+  return policyFor(config, [...icap, ...scripts], reports);
+}
+
+/** The homeserver's address, where scanners are told of it. */
+async function serverOf({ download }: Config, { identities }: Policy): Promise<Pick<ScanContext, "serverAddress">> {
+  if (!identities.includes("server_ip") || download.base_homeserver_url === undefined) return {};
+  await using homeserver = new Homeserver({ baseUrl: download.base_homeserver_url, additionalHeaders: {}, maxDecodedSize: 0 });
+  const serverAddress = await homeserver.address();
+  return serverAddress === undefined ? {} : { serverAddress };
 }

@@ -1,7 +1,7 @@
 /** What is known of a content, for people and as JSON. */
 import { printable } from "./printable.ts";
 import { type Cell, Table, widthOf } from "./table.ts";
-import type { KeptOverride, RememberedVerdict } from "./verdict-tools.ts";
+import type { Asker, KeptOverride, RememberedVerdict } from "./verdict-tools.ts";
 
 export interface Knowledge {
   readonly sha256: string;
@@ -11,6 +11,8 @@ export interface Knowledge {
   readonly verdict: RememberedVerdict | undefined;
   /** Whether gateways share verdicts, so that there is one to be found. */
   readonly isShared: boolean;
+  /** By whom it is kept apart. */
+  readonly keptApartBy: readonly (keyof Asker)[];
 }
 
 /** Overrides, newest first. */
@@ -72,9 +74,14 @@ function kindOf({ kind }: KeptOverride): Exclude<Cell, string> {
   return { text: kind, style };
 }
 
-function verdictCell({ verdict, isShared }: Knowledge): Cell {
+const APART: Readonly<Record<keyof Asker, string>> = { user: "the user (--user)", clientAddress: "the client's address (--client-ip)" };
+
+function verdictCell({ verdict, isShared, keptApartBy }: Knowledge): Cell {
   if (!isShared) return "without Redis, each gateway keeps its verdicts to itself";
-  if (verdict === undefined) return "none is remembered";
+  if (verdict === undefined) {
+    const apart = keptApartBy.map((by) => APART[by]).join(" and ");
+    return apart === "" ? "none is remembered" : `none is remembered for this asker: scanners are told of ${apart}`;
+  }
   switch (verdict.outcome) {
     case "clean":
       return { text: "clean", style: "green" };

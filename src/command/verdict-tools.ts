@@ -34,6 +34,15 @@ export interface VerdictTools extends AsyncDisposable {
   };
   /** Whether the list of blocked hashes names it; undefined where there is no list. */
   readonly isListed?: (sha256: Buffer) => Promise<boolean>;
-  /** The verdict that gateways share; undefined where they share none. */
-  readonly lookup?: (sha256: Buffer) => Promise<RememberedVerdict | undefined>;
+  /** The verdict that gateways share, as it holds for this asker; undefined where they share none. */
+  readonly lookup?: (sha256: Buffer, asker: Asker) => Promise<RememberedVerdict | undefined>;
+  /** By whom verdicts are kept apart, since scanners are told of it. */
+  readonly keptApartBy: readonly (keyof Asker)[];
+}
+
+/** Who asks, where scanners are told. */
+export interface Asker {
+  /** A Matrix user ID. */
+  readonly user?: string;
+  readonly clientAddress?: string;
 }

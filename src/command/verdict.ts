@@ -1,5 +1,6 @@
 /** `matrix-icap-gateway verdict …`: what operators decide on single files, and what is known of them. */
 import { createHash } from "node:crypto";
+import { isIP } from "node:net";
 import type { ParseArgsOptionsConfig } from "node:util";
 import { type Config, loadConfig } from "../config/load.ts";
 import { parseDuration } from "../config/units.ts";
@@ -8,7 +9,7 @@ import { UsageError, parseCommandLine } from "./command-line.ts";
 import { jsonLine, printable } from "./printable.ts";
 import { FileError, ScannedFile } from "./scanned-file.ts";
 import { listRows, knowledgeJson, overrideJson, show, type Knowledge } from "./verdict-report.ts";
-import type { KeptOverride, OverrideKind, VerdictTools } from "./verdict-tools.ts";
+import type { Asker, KeptOverride, OverrideKind, VerdictTools } from "./verdict-tools.ts";
 
 const USAGE = `Usage:
   matrix-icap-gateway verdict block SHA256 -c FILE    blocks this content, whatever scanners say
@@ -22,6 +23,8 @@ SHA256 is that of the file as a reader sees it, decrypted, in hex; --file comput
   -c, --config FILE    the gateway's configuration: it says where overrides are kept, and the secret that they are sealed with
   --file PATH          the file itself, in place of SHA256
   --reason TEXT        why, in up to 200 characters; the log shows it
+  --user USER          with show, where scanners are told who asks: the verdict for this Matrix user
+  --client-ip ADDRESS  with show: the verdict for this client's address
   --expires DURATION   for how long it is blocked or allowed, such as 12h, 30d or 1 year; for ever, without it
   --json               JSON, one value a line
   -h, --help           shows this
@@ -34,6 +37,8 @@ const OPTIONS = {
   file: { type: "string" },
   reason: { type: "string" },
   expires: { type: "string" },
+  user: { type: "string" },
+  "client-ip": { type: "string" },
   json: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const satisfies ParseArgsOptionsConfig;
@@ -85,12 +90,14 @@ interface Values {
   readonly file?: string | undefined;
   readonly reason?: string | undefined;
   readonly expires?: string | undefined;
+  readonly user?: string | undefined;
+  readonly "client-ip"?: string | undefined;
   readonly json?: boolean | undefined;
 }
 
 type Task = { readonly config: string; readonly json: boolean } & (
   | { readonly command: "list" }
-  | { readonly command: "show"; readonly sha256: Buffer }
+  | { readonly command: "show"; readonly sha256: Buffer; readonly asker: Asker }
   | { readonly command: OverrideKind; readonly sha256: Buffer; readonly reason: string; readonly expires: number | undefined }
 );
 
@@ -103,6 +110,11 @@ async function readTask(values: Values, [word, ...words]: readonly string[]): Pr
   if (values.reason !== undefined && !isChange) throw new UsageError(`--reason means nothing to verdict ${command}`);
   if (values.expires !== undefined && (!isChange || command === "forget"))
     throw new UsageError(`--expires means nothing to verdict ${command}`);
+  if (command !== "show") {
+    for (const name of ["user", "client-ip"] as const) {
+      if (values[name] !== undefined) throw new UsageError(`--${name} means nothing to verdict ${command}`);
+    }
+  }
   if (values.config === undefined) throw new UsageError("-c FILE is missing");
   const common = { config: values.config, json: values.json ?? false };
   if (command === "list") {
@@ -110,8 +122,15 @@ async function readTask(values: Values, [word, ...words]: readonly string[]): Pr
     return { ...common, command };
   }
   const [reason, expires] = [readReason(values.reason), readExpires(values.expires)];
+  const asker = readAsker(values);
   const sha256 = await readSha256(values.file, words);
-  return command === "show" ? { ...common, command, sha256 } : { ...common, command, sha256, reason, expires };
+  return command === "show" ? { ...common, command, sha256, asker } : { ...common, command, sha256, reason, expires };
+}
+
+function readAsker({ user, "client-ip": clientAddress }: Values): Asker {
+  if (user !== undefined && !/^@[^:]*:.+$/.test(user)) throw new UsageError("--user must be a Matrix user ID such as @alice:example.org");
+  if (clientAddress !== undefined && isIP(clientAddress) === 0) throw new UsageError("--client-ip must be an IP address");
+  return { ...(user === undefined ? {} : { user }), ...(clientAddress === undefined ? {} : { clientAddress }) };
 }
 
 function readReason(reason = ""): string {
@@ -163,7 +182,7 @@ async function run(task: Task, tools: VerdictTools): Promise<number> {
       return 0;
     }
     case "show": {
-      const known = await knowledgeOf(task.sha256, records, tools);
+      const known = await knowledgeOf(task, records, tools);
       if (task.json) process.stdout.write(jsonLine(knowledgeJson(known)));
       else show(known);
       return known.overrides.length > 0 || known.listed === true || known.verdict !== undefined ? 0 : 1;
@@ -175,14 +194,19 @@ async function run(task: Task, tools: VerdictTools): Promise<number> {
   }
 }
 
-async function knowledgeOf(sha256: Buffer, records: readonly KeptOverride[], tools: VerdictTools): Promise<Knowledge> {
+async function knowledgeOf(
+  { sha256, asker }: { readonly sha256: Buffer; readonly asker: Asker },
+  records: readonly KeptOverride[],
+  tools: VerdictTools,
+): Promise<Knowledge> {
   const hex = sha256.toString("hex");
   return {
     sha256: hex,
     overrides: records.filter((record) => record.sha256 === hex),
     listed: await tools.isListed?.(sha256),
-    verdict: await tools.lookup?.(sha256),
+    verdict: await tools.lookup?.(sha256, asker),
     isShared: tools.lookup !== undefined,
+    keptApartBy: tools.keptApartBy,
   };
 }
 

@@ -142,11 +142,27 @@ export class GatewayReports {
       );
   }
 
+  doubtsLearned(scanner: string, doubts: readonly { readonly of: string; readonly from: number; readonly until: number }[]): void {
+    for (const { of, from, until } of doubts) {
+      this.#log.warn(
+        { scanner, of, from: isoTime(from), until: isoTime(until) },
+        "another instance found that the scanner may not have worked; what it said in this time is asked again",
+      );
+    }
+  }
+
   missed(scanner: string, canary: string, missed: boolean, advice: string): void {
     this.#metrics.canary({ scanner, canary, missed });
     if (missed) this.#log.warn({ scanner, canary, advice }, "the scanner misses a canary that it is not required to catch");
     else this.#log.info({ scanner, canary }, "the scanner catches this canary again");
   }
+}
+
+/** The last moment that a Date can hold. */
+const LATEST = 8.64e15;
+
+function isoTime(milliseconds: number): string {
+  return new Date(Math.min(milliseconds, LATEST)).toISOString();
 }
 
 function isForeseen(error: unknown): error is GatewayError {

@@ -1,6 +1,6 @@
 /** Media that nobody knows yet: downloaded, hashed, decrypted and scanned in one pass, and the verdict kept. */
 import { createAttachmentDecryptor, type Attachment, assertCounterRange } from "../crypto/attachment.ts";
-import { GatewayError } from "../errors.ts";
+import { asGatewayError, GatewayError } from "../errors.ts";
 import type { DetectedType, TypeDetector } from "../media/mime.ts";
 import type { FetchedMedia, MediaSource } from "../media/source.ts";
 import type { Spool, SpoolPool } from "../media/spool.ts";
@@ -146,8 +146,10 @@ export class Examination {
     const unneeded = new AbortController();
     const scanSignal = AbortSignal.any([signal, unneeded.signal]);
     const live = this.#scanWhileArriving(specimen, scanSignal);
-    // Awaited below, but it may fail before that.
-    live?.catch(() => undefined);
+    // Awaited below, but it may fail before that: the rest is then downloaded only where it may turn out that an operator allowed it.
+    live?.catch((failure: unknown) => {
+      if (!this.#recall.allowsAny) specimen.fetched.body.destroy(asGatewayError(failure));
+    });
     try {
       const { sha256, size, pieces } = await this.#download(specimen);
       const content = { key: keys.content(sha256, policy.fingerprint, policy.audience(request.context)), digest: keys.digest(sha256) };
@@ -164,7 +166,6 @@ export class Examination {
     }
   }
 
-  /** To the end, though a scanner may have failed by then: only the last byte tells whether an operator allows or blocks the content. */
   async #download({ request, fetched, spool, intake }: Specimen): Promise<Arrival> {
     const { journal } = request;
     const started = performance.now();

@@ -6,7 +6,7 @@ import { type ContextRules, checkContext, identitiesOf } from "./icap-context.ts
 import { Replica, type ReplicaLog, type ReplicaOptions } from "./icap-replica.ts";
 import type { ProofState } from "./proof.ts";
 import { ReplicatedScan } from "./replicated-scan.ts";
-import { DoubtExchange, type SharedDoubts } from "./shared-doubts.ts";
+import { DoubtExchange, type DoubtLog, type SharedDoubts } from "./shared-doubts.ts";
 import type { Identity, KeptOutcome, Scanner, ScannerHealth, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 import type { SuspensionRules } from "./suspension.ts";
 
@@ -38,7 +38,7 @@ export interface IcapScannerOptions {
   readonly suspend: SuspensionRules;
   /** Milliseconds that a replica may keep media of so many bytes waiting before another one is asked as well. */
   readonly patience?: (size: number) => number;
-  readonly log: ReplicaLog;
+  readonly log: ReplicaLog & DoubtLog;
   readonly clock?: () => number;
 }
 
@@ -104,6 +104,7 @@ export class IcapScanner implements Scanner {
         news: () => {
           for (const replica of this.#replicas) replica.recheck();
         },
+        learned: (doubts) => options.log.doubtsLearned(name, doubts),
         clock,
       });
   }

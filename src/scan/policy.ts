@@ -79,8 +79,9 @@ export class Policy {
   readonly deliversReplacements: boolean;
   /** Scanners that decide nothing, and so are not asked here. */
   readonly advisers: readonly Scanner[];
+  /** What is told of who asks: verdicts hold for those alone of whom the same was told. */
+  readonly identities: readonly Identity[];
   readonly #scanners: readonly Scanner[];
-  readonly #identities: readonly Identity[];
   readonly #options: PolicyOptions;
   readonly #allowed: ReadonlySet<string> | undefined;
   readonly #blocked: ReadonlySet<string>;
@@ -94,7 +95,7 @@ export class Policy {
     if (required.length === 0) throw new TypeError("there is no scanner that decides");
     this.#scanners = required;
     this.advisers = scanners.filter((scanner) => !scanner.required);
-    this.#identities = required.flatMap((scanner) => scanner.identities);
+    this.identities = required.flatMap((scanner) => scanner.identities);
     this.#options = options;
     this.deliversReplacements = options.onModified === "deliver";
     this.#scanned = (scanner, outcome, milliseconds) => events.scanned(scanner, outcome, milliseconds);
@@ -110,7 +111,7 @@ export class Policy {
 
   /** For whom a verdict made on behalf of this asker holds; part of its key. Empty: for everybody. */
   audience(context: ScanContext | undefined): string {
-    return audienceOf(this.#identities, context);
+    return audienceOf(this.identities, context);
   }
 
   /** The refusal of a type that the lists keep out. */

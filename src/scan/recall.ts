@@ -56,6 +56,11 @@ export class Recall {
     return override && { outcome: override.kind === "block" ? "blocked" : "allowed", reason: override.reason };
   }
 
+  /** False only if no content whatever is allowed by hand. */
+  get allowsAny(): boolean {
+    return this.#overrides.allowsAny;
+  }
+
   /** A decision as operators have it now. A block wins over everything; an allow over whatever scanners say, but not over the lists of types. */
   overrule<D extends Decision>(digest: string, decision: D): D | Overridden {
     const override = this.override(digest);

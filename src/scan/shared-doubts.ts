@@ -25,6 +25,11 @@ export interface SharedDoubts {
   listen(scanner: string, listener: { readonly told: () => void; readonly listening: () => void }): Disposable;
 }
 
+export interface DoubtLog {
+  /** Other instances found out that the scanner may not have worked in these times: what it said then is asked again. */
+  doubtsLearned(scanner: string, doubts: readonly Doubt[]): void;
+}
+
 export interface DoubtExchangeOptions {
   readonly shared: SharedDoubts;
   /** Names the scanner. */
@@ -33,6 +38,8 @@ export interface DoubtExchangeOptions {
   readonly replicas: readonly string[];
   /** Others have seen something new of the scanner: its canaries should go out soon. */
   readonly news: () => void;
+  /** Others have found out that the scanner may not have worked at times. */
+  readonly learned: (doubts: readonly Doubt[]) => void;
   /** Milliseconds since the epoch, as in stamps. */
   readonly clock: () => number;
 }
@@ -149,6 +156,7 @@ export class DoubtExchange implements Disposable {
     const found = await shared.load(key);
     if (found === undefined) return;
     const news = found.filter((doubt) => this.#known.add(doubt));
+    if (news.length > 0) this.#options.learned(news);
     // What was there before this instance began is no news of now.
     if (news.length > 0 && this.#loaded) this.#news.ask();
     await this.#settle();

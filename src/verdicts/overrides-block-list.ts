@@ -82,6 +82,10 @@ export class BlockList implements OverrideSource {
     return -Infinity;
   }
 
+  get allowsAny(): boolean {
+    return false;
+  }
+
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
     return this.#problems.health();
   }

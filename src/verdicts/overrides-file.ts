@@ -67,6 +67,10 @@ export class FileOverrides implements OverrideSource {
     return this.#ledger.forgottenAt(digest);
   }
 
+  get allowsAny(): boolean {
+    return this.#ledger.allowsAny;
+  }
+
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
     return this.#problems.health();
   }

@@ -81,6 +81,7 @@ export class OverrideLedger {
   readonly #now: () => number;
   readonly #most: number;
   readonly #contents = new Map<string, { [Kind in OverrideKind]?: OverrideRecord }>();
+  #allowed = false;
 
   /** @param now milliseconds since the epoch @param most contents */
   constructor(now: () => number, most = MAX_OVERRIDES) {
@@ -97,7 +98,13 @@ export class OverrideLedger {
     if (content !== undefined) content[record.kind] = record;
     else if (this.#contents.size < this.#most) this.#contents.set(digest, { [record.kind]: record });
     else return "no_room";
+    if (record.kind === "allow") this.#allowed = true;
     return "new";
+  }
+
+  /** Once any content was allowed. */
+  get allowsAny(): boolean {
+    return this.#allowed;
   }
 
   of(digest: string): Override | undefined {

@@ -104,6 +104,10 @@ export class SharedOverrides implements OverrideSource {
     return this.#ledger.forgottenAt(digest);
   }
 
+  get allowsAny(): boolean {
+    return this.#ledger.allowsAny;
+  }
+
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
     const { degraded, problems } = this.#problems.health();
     if (this.#readAt > -Infinity) return { degraded, problems };

@@ -15,6 +15,8 @@ export interface OverrideBook {
   of(digest: string): Override | undefined;
   /** Verdicts made at or before this moment (ms since the epoch) don't count; -Infinity where nothing was forgotten. */
   forgottenAt(digest: string): number;
+  /** False only if no content whatever is allowed. */
+  readonly allowsAny: boolean;
   health(): { readonly degraded: boolean; readonly problems: readonly string[] };
 }
 
@@ -48,6 +50,10 @@ export class Overrides implements OverrideSource {
 
   forgottenAt(digest: string): number {
     return this.#sources.reduce((latest, source) => Math.max(latest, source.forgottenAt(digest)), -Infinity);
+  }
+
+  get allowsAny(): boolean {
+    return this.#sources.some((source) => source.allowsAny);
   }
 
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {

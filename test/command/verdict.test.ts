@@ -12,6 +12,7 @@ import { createMetrics } from "../../src/observability/metrics.ts";
 import { GatewayReports } from "../../src/observability/reports.ts";
 import { openScanners, policyFor } from "../../src/scanners.ts";
 import { openRequestKeys, openStores, type Stores } from "../../src/stores.ts";
+import type { Policy } from "../../src/scan/policy.ts";
 import type { VerdictRecord } from "../../src/verdicts/store.ts";
 import { type Redis, startRedis } from "../support/peers/redis.ts";
 import { type Ended, jsonLines } from "./run.ts";
@@ -41,9 +42,10 @@ async function writeSecret(): Promise<void> {
   await writeFile(join(directory, "request_secret"), `${randomBytes(32).toString("base64")}\n`, { mode: 0o600 });
 }
 
-async function configure(cache: object): Promise<void> {
+async function configure(cache: object, service: object = {}): Promise<void> {
   const sections = {
-    icap: [{ name: "av", urls: ["icap://127.0.0.1/x"] }],
+    icap: [{ name: "av", urls: ["icap://127.0.0.1/x"], ...service }],
+    download: { base_homeserver_url: "http://127.0.0.1:1" },
     result_cache: { overrides_path: overridesPath, ...cache },
     crypto: { request_secret_path: join(directory, "request_secret") },
   };
@@ -59,11 +61,11 @@ async function gatewayStores(): Promise<Stores> {
 }
 
 /** What verdicts are kept under, beside their content. */
-async function policyFingerprint(): Promise<string> {
+async function policy(): Promise<Policy> {
   const { config: loaded } = await loadConfig(config);
   const reports = new GatewayReports(log, createMetrics());
   const { icap, scripts } = openScanners(loaded, undefined, reports, log);
-  return policyFor(loaded, [...icap, ...scripts], reports).fingerprint;
+  return policyFor(loaded, [...icap, ...scripts], reports);
 }
 
 const override = ({ keys, overrides }: Stores, hex: string) => overrides.of(keys.digest(Buffer.from(hex, "hex")));
@@ -208,6 +210,9 @@ describe("verdict, with overrides in a file", () => {
     [["block", SHA, "--expires", "101 years"], "--expires is more than 100 years: leave it out, for ever"],
     [["forget", SHA, "--expires", "1d"], "--expires means nothing to verdict forget"],
     [["show", SHA, "--reason", "x"], "--reason means nothing to verdict show"],
+    [["show", SHA, "--user", "alice"], "--user must be a Matrix user ID such as @alice:example.org"],
+    [["show", SHA, "--client-ip", "example.org"], "--client-ip must be an IP address"],
+    [["block", SHA, "--user", "@alice:example.org"], "--user means nothing to verdict block"],
     [["list", SHA], "verdict list shows them all: it takes no SHA256"],
     [["list", "--frobnicate"], "Unknown option '--frobnicate'"],
   ])("%j is an error in one line, and nothing is opened", async (args, message) => {
@@ -268,10 +273,30 @@ describe("verdict, with overrides in Redis", () => {
     await using stores = await gatewayStores();
     const a = hash();
     await expect.poll(() => stores.verdicts.health().degraded, { timeout: 10_000 }).toBe(false);
-    await stores.verdicts.rememberVerdict(stores.keys.content(Buffer.from(a, "hex"), await policyFingerprint()), record);
+    await stores.verdicts.rememberVerdict(stores.keys.content(Buffer.from(a, "hex"), (await policy()).fingerprint), record);
     expect(await verdict("show", a)).toMatchObject(done(shown));
     expect(jsonLines((await verdict("show", a, "--json")).stdout)).toMatchObject([{ verdict: record }]);
     expect(await verdict("show", hash())).toMatchObject({ code: 1, stdout: expect.stringMatching(/Verdict +none is remembered\n/) });
+  });
+
+  it("shows the verdict that holds for one user and address, where scanners are told of them", async () => {
+    const cache = { redis: { url: redis.url, key_prefix: `${randomBytes(8).toString("hex")}:` } };
+    await configure(cache, { context: { user: "always", client_ip: "always", server_ip: "always" } });
+    await using stores = await gatewayStores();
+    await expect.poll(() => stores.verdicts.health().degraded, { timeout: 10_000 }).toBe(false);
+    const a = hash();
+    const { fingerprint, audience } = await policy().then((one) => ({
+      fingerprint: one.fingerprint,
+      audience: one.audience({ user: "@alice:example.org", clientAddress: "192.0.2.1", serverAddress: "127.0.0.1" }),
+    }));
+    const key = stores.keys.content(Buffer.from(a, "hex"), fingerprint, audience);
+    await stores.verdicts.rememberVerdict(key, { outcome: "clean", stamps: { av: { tag: "", at: 0 } } });
+    const asker = ["--user", "@alice:example.org", "--client-ip", "192.0.2.1"];
+    expect(await verdict("show", a, ...asker)).toMatchObject(done(/Verdict +clean\n/));
+    const other = /none is remembered for this asker: scanners are told of the user \(--user\) and the client's address \(--client-ip\)\n/;
+    for (const others of [[], asker.slice(0, 2), [...asker.slice(0, 3), "192.0.2.2"]]) {
+      expect(await verdict("show", a, ...others)).toMatchObject({ code: 1, stdout: expect.stringMatching(other) });
+    }
   });
 
   it("is known to a gateway that starts, from the first moment", async () => {

@@ -137,7 +137,13 @@ export async function askScanner(options: IcapServiceOptions, row: Row, more: re
     maxFileSize: 10 * MB,
     proveSize: true,
     suspend: { failures: 1000, within: 1000, pause: 1000, maxPause: 1000 },
-    log: { proven: () => undefined, unproven: () => undefined, missed: () => undefined, sizeProven: () => undefined },
+    log: {
+      proven: () => undefined,
+      unproven: () => undefined,
+      missed: () => undefined,
+      sizeProven: () => undefined,
+      doubtsLearned: () => undefined,
+    },
   });
   await scanner.start();
   const [status] = scanner.replicas();

@@ -47,6 +47,14 @@ describe("reports", () => {
     expect(logged()).toMatchObject([{ level: "warn", canary: "expand", advice: "set AlertExceedsMax" }, { level: "info" }]);
   });
 
+  it("what other instances found out about a scanner is a warning that says which verdicts count no more", () => {
+    const { reports, logged } = observed();
+    reports.doubtsLearned("antivirus", [{ of: "clean", from: 0, until: Number.MAX_SAFE_INTEGER }]);
+    expect(logged()).toMatchObject([
+      { level: "warn", scanner: "antivirus", of: "clean", from: "1970-01-01T00:00:00.000Z", until: "+275760-09-13T00:00:00.000Z" },
+    ]);
+  });
+
   it("of encrypted media nothing is told that names its server, whoever still waits for it", () => {
     const { reports, logged } = observed();
     const error = new GatewayError("homeserver_failed", { detail: "ENOTFOUND private-room.example" });

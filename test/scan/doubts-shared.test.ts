@@ -229,13 +229,23 @@ describe("doubts of all instances", () => {
     const loaded = Promise.withResolvers<readonly Doubt[]>();
     const place: SharedDoubts = { ...EMPTY, load: () => loaded.promise };
     const stamp = ago(0);
-    using exchange = new DoubtExchange({ shared: place, key: "av", replicas: [], news: nothing, clock: Date.now });
+    const learned: Doubt[] = [];
+    using exchange = new DoubtExchange({
+      shared: place,
+      key: "av",
+      replicas: [],
+      news: nothing,
+      learned: (doubts) => learned.push(...doubts),
+      clock: Date.now,
+    });
     const started = exchange.start();
     expect(exchange.doubts(stamp, "clean")).toBe(true);
     await started;
     expect(exchange.doubts(stamp, "clean")).toBe(false);
-    loaded.resolve([{ of: "clean", from: stamp.at - 1, until: stamp.at + 1 }]);
+    const doubt: Doubt = { of: "clean", from: stamp.at - 1, until: stamp.at + 1 };
+    loaded.resolve([doubt]);
     await expect.poll(() => exchange.doubts(stamp, "clean"), SOON).toBe(true);
+    expect(learned).toEqual([doubt]);
     expect(exchange.doubts(ago(HOUR), "clean")).toBe(false);
   });
 });
@@ -320,7 +330,14 @@ describe("hints", () => {
         return { [Symbol.dispose]: nothing };
       },
     };
-    using exchange = new DoubtExchange({ shared: place, key: "av", replicas: [], news: () => (count.runs += 1), clock: Date.now });
+    using exchange = new DoubtExchange({
+      shared: place,
+      key: "av",
+      replicas: [],
+      news: () => (count.runs += 1),
+      learned: nothing,
+      clock: Date.now,
+    });
     await exchange.start();
     for (let hint = 0; hint < 5_950; hint += 1) {
       told();

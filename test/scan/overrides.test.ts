@@ -221,6 +221,20 @@ describe("content that an operator allowed", () => {
   });
 });
 
+describe("media whose scan fails while it still arrives", () => {
+  it("is downloaded no further, unless it may turn out to be something that an operator allowed", async () => {
+    await using gateway = await startHarness({ bodyIdle: 300 });
+    gateway.scanner.impatient = true;
+    gateway.scanner.failure = UNAVAILABLE;
+    const mxc = gateway.put(LARGE);
+    gateway.homeserver.behaviour = { stallAfter: 3 << 20 };
+    expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(503);
+    gateway.overrides.set("allow", SMALL);
+    // It waits for the rest, which never comes.
+    expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(502);
+  });
+});
+
 describe("verdicts that an operator wants forgotten", () => {
   it("are made anew, once, from whatever source, and others are left alone", async () => {
     await using gateway = await startHarness();

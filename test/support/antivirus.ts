@@ -65,7 +65,7 @@ export class Antivirus implements AsyncDisposable {
 }
 
 export interface Entry {
-  readonly what: "proven" | "broken" | "down" | "suspended" | "missed" | "caught" | "size";
+  readonly what: "proven" | "broken" | "down" | "suspended" | "missed" | "caught" | "size" | "learned";
   readonly why: string;
 }
 
@@ -85,6 +85,7 @@ export async function scannerOf(
       unproven: (_service, what, why) => entries.push({ what, why }),
       missed: (_service, kind: CanaryKind, missed) => entries.push({ what: missed ? "missed" : "caught", why: kind }),
       sizeProven: (_service, _tag, size) => entries.push({ what: "size", why: String(size) }),
+      doubtsLearned: (_service, doubts) => entries.push(...doubts.map(({ of: why }) => ({ what: "learned" as const, why }))),
     },
     maxFileSize: 4 * 1024 * 1024,
     proveSize: false,

@@ -80,6 +80,10 @@ export class TestOverrides implements OverrideBook {
     return this.#forgotten.get(digest) ?? -Infinity;
   }
 
+  get allowsAny(): boolean {
+    return [...this.#overrides.values()].some(({ kind }) => kind === "allow");
+  }
+
   health(): ReturnType<OverrideBook["health"]> {
     return { degraded: false, problems: [] };
   }

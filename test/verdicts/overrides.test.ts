@@ -8,6 +8,7 @@ function source(override?: Override, forgottenAt = -Infinity, problems: readonly
   return {
     of: (digest) => (digest === "a" ? override : undefined),
     forgottenAt: (digest) => (digest === "a" ? forgottenAt : -Infinity),
+    allowsAny: override?.kind === "allow",
     health: () => ({ degraded: problems.length > 0, problems }),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
@@ -25,6 +26,11 @@ describe("overrides from several places", () => {
   it("forget what the latest of them forgot", () => {
     expect(new Overrides([source(undefined, 5), source(undefined, 9), source()]).forgottenAt("a")).toBe(9);
     expect(new Overrides([source()]).forgottenAt("a")).toBe(-Infinity);
+  });
+
+  it("allow something if one of them does", () => {
+    expect(new Overrides([source(block), source(allow)]).allowsAny).toBe(true);
+    expect(new Overrides([source(block), source()]).allowsAny).toBe(false);
   });
 
   it("tell of all that is wrong, and are all closed", async () => {
