@@ -8,12 +8,14 @@ import { ClientAddresses } from "./http/client-address.ts";
 import { type Listener, listen } from "./http/server.ts";
 import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
+import { Permissions } from "./media/permissions.ts";
 import { SpoolPool } from "./media/spool.ts";
 import type { Logger } from "./observability/log.ts";
 import { createMetrics, type Metrics } from "./observability/metrics.ts";
 import { GatewayReports } from "./observability/reports.ts";
 import { Admission } from "./scan/admission.ts";
 import { identify } from "./scan/identify.ts";
+import { MediaMemory } from "./scan/media-memory.ts";
 import { Pipeline } from "./scan/pipeline.ts";
 import type { Scanner } from "./scan/scanner.ts";
 import { openScanners, policyFor } from "./scanners.ts";
@@ -45,7 +47,8 @@ export async function createGateway(config: Config, options: { readonly log: Log
   await access(config.scan.temp_directory, constants.R_OK | constants.W_OK | constants.X_OK);
   const keys = started.adopt(await openRequestKeys(config), (open) => open.free());
   for (const warning of keys.warnings) log.warn(warning);
-  const source = started.use(openHomeserver(config));
+  const { authorization_ttl: authorizationTtl } = config.download;
+  const source = started.use(new Permissions({ homeserver: openHomeserver(config), ttl: authorizationTtl }));
   const spools = started.use(openSpools(config));
   const types = started.use(createTypeDetector());
   const stores = started.use(await openStores(config, keys, log, metrics));
@@ -58,8 +61,11 @@ export async function createGateway(config: Config, options: { readonly log: Log
     maxQueued: config.scan.max_queued,
     maxPerClient: config.scan.max_per_client,
   });
+  const memory = openMemory(config);
   const pipeline = new Pipeline({
     source,
+    permits: ({ mxc, variant, credentials }) => source.permits(mxc, variant, credentials),
+    memory,
     spools,
     types,
     policy,
@@ -89,6 +95,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
       queued: admission.scans.waiting + admission.transfers.waiting,
     }),
     spool: () => spools.usage(),
+    mediaMemory: () => memory.taken,
   });
 
   let closing = false;
@@ -144,6 +151,11 @@ function openSpools({ scan }: Config): SpoolPool {
     inMemory: PIECE_SIZE,
     directory: scan.temp_directory,
   });
+}
+
+/** Where the homeserver is asked each time, it sends the bytes as well, and none need to be held. */
+function openMemory({ download, result_cache: { media_memory: bytes, max_file_size: largest } }: Config): MediaMemory {
+  return new MediaMemory({ bytes: download.authorization_ttl > 0 ? bytes : 0, largest });
 }
 
 function cutOff(listener: Listener): Promise<void> {

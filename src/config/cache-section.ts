@@ -59,7 +59,8 @@ export const resultCache = section({
   max_size: z.int().min(1).max(100_000_000).default(100_000),
   // 0 is clean: there is nothing to ignore about it.
   exit_codes_to_ignore: z.array(z.int().min(1).max(255)).default([]),
-  max_file_size: size(0).exactOptional(),
+  media_memory: size(0).prefault("64MiB"),
+  max_file_size: size(0).prefault("16MiB"),
   digest_secret_path: path.exactOptional(),
   overrides_path: path.default("./overrides"),
   blocked_hashes_path: path.exactOptional(),

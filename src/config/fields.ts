@@ -22,9 +22,12 @@ export function size(least: number) {
 }
 
 export function duration(longest: number) {
-  return quantity(parseDuration, "a duration such as 30s, 5m or 1 week").pipe(
-    z.number().min(1, "must be longer than nothing").max(longest, "is too long"),
-  );
+  return durationOrNone(longest).pipe(z.number().min(1, "must be longer than nothing"));
+}
+
+/** 0 switches off what it is about. */
+export function durationOrNone(longest: number) {
+  return quantity(parseDuration, "a duration such as 30s, 5m or 1 week").pipe(z.number().max(longest, "is too long"));
 }
 
 function quantity(parse: (value: string | number) => number | undefined, what: string) {

@@ -115,8 +115,5 @@ export function remarks(config: Config, memory: number): Remark[] {
   if (config.web.trusted_proxies.some((network) => network.endsWith("/0"))) {
     remark(["web", "trusted_proxies"], "trusts everybody: clients can pretend to any address");
   }
-  if (config.result_cache.max_file_size !== undefined) {
-    remark(["result_cache", "max_file_size"], "has no effect: verdicts are kept, never copies of media");
-  }
   return found;
 }

@@ -1,7 +1,7 @@
 /** The sections of the configuration file: keys, defaults and what must hold within a section. `config.example.yaml` explains each key. */
 import * as z from "zod";
 import { homeserverUrlProblem, networkProblem, proxyUrlProblem } from "./addresses.ts";
-import { ALWAYS, LONGEST_TIMER, MIB, checked, count, duration, host, path, port, section, size } from "./fields.ts";
+import { ALWAYS, LONGEST_TIMER, MIB, checked, count, duration, durationOrNone, host, path, port, section, size } from "./fields.ts";
 
 const MEDIA_TYPE = /^[a-z0-9][\w!#$&^.+-]*\/[a-z0-9][\w!#$&^.+-]*$/;
 const mediaType = checked((text) => {
@@ -71,6 +71,9 @@ export const scan = section({
   }
 }, ALWAYS);
 
+/** Milliseconds: longer, and a user who left a room, or was thrown out, would read on for hours. */
+const MAX_AUTHORIZATION_TTL = 3_600_000;
+
 export const download = section({
   base_homeserver_url: checked(homeserverUrlProblem).exactOptional(),
   proxy: checked(proxyUrlProblem).exactOptional(),
@@ -80,7 +83,12 @@ export const download = section({
     .array(headerName)
     .transform((names) => [...new Set(names.map((name) => name.toLowerCase()))].filter((name) => name !== "authorization"))
     .default([]),
-});
+  authorization_ttl: durationOrNone(MAX_AUTHORIZATION_TTL).prefault("0s"),
+}).superRefine((value, context) => {
+  if (typeof value?.authorization_ttl !== "number" || value.authorization_ttl === 0 || value.base_homeserver_url !== undefined) return;
+  const message = "needs download.base_homeserver_url: no other server sees a token";
+  context.addIssue({ code: "custom", path: ["authorization_ttl"], message });
+}, ALWAYS);
 
 const previousSecrets = { previous_request_secret_paths: z.array(path).default([]) };
 

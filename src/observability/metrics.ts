@@ -67,6 +67,7 @@ export interface MetricSources {
   readonly requests: () => { readonly active: number; readonly queued: number };
   /** Bytes taken. */
   readonly spool: () => { readonly memory: number; readonly disk: number };
+  readonly mediaMemory: () => number;
 }
 
 /** One server of a scanner that has several. */
@@ -237,6 +238,7 @@ function observeSources(registry: Registry, sources: MetricSources): void {
     const { active, queued } = sources.requests();
     return Object.entries({ active, queued }).map(([state, number]) => [{ state }, number] as const);
   });
+  gauge("mig_media_memory_bytes", "Bytes of clean media that are held to be handed out again", [], () => [[{}, sources.mediaMemory()]]);
   gauge("mig_spool_bytes", "Bytes of media held at the moment, in memory and in unlinked files (disk)", ["place"], () => {
     const { memory, disk } = sources.spool();
     return Object.entries({ memory, disk }).map(([place, bytes]) => [{ place }, bytes] as const);

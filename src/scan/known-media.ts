@@ -10,6 +10,7 @@ import type { Deadline } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
 import { spoolSoon } from "./examination.ts";
 import { Line } from "./line.ts";
+import type { MediaMemory } from "./media-memory.ts";
 import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
 import type { Recall, SharedFinding } from "./recall.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest, VerdictAnswer } from "./request.ts";
@@ -21,10 +22,17 @@ export interface KnownMediaOptions {
   readonly admission: Admission;
   /** Media that may pass piece by piece at once, each holding up to a piece in memory; the rest goes through a spool. */
   readonly streams: number;
+  /** Clean media that a permission of a moment ago suffices for. */
+  readonly memory: MediaMemory;
+  /** Whether the homeserver's yes to this very token for this media is so young that it need not be asked again. */
+  readonly permits: (request: MediaRequest) => boolean;
   /** Milliseconds that a download may take. */
   readonly timeout: number;
   readonly events: PipelineEvents;
 }
+
+/** Bytes that leave at once, between two looks whether they may. */
+const SLICE = 256 * 1024;
 
 export class KnownMedia {
   readonly #options: KnownMediaOptions;
@@ -48,6 +56,10 @@ export class KnownMedia {
     const { admission, source } = this.#options;
     // Whoever knows ciphertext hash, key and IV knows the content; its verdict needs no further permission.
     if (request.attachment !== undefined && request.want === "verdict") return this.#verdict(request, known);
+    if (this.#options.permits(request)) {
+      const answer = this.#remembered(key, request, known);
+      if (answer !== undefined) return answer;
+    }
     using _slot = await admission.transfers.acquire(deadline.signal);
     const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
     // The homeserver's yes to this very request is there; what it refuses never gets here.
@@ -62,6 +74,23 @@ export class KnownMedia {
       return undefined;
     } finally {
       if (!handedOn) fetched.body.destroy();
+    }
+  }
+
+  /** What can be said without the homeserver, if that is enough. */
+  #remembered(key: string, request: MediaRequest, known: SharedFinding): MediaAnswer | undefined {
+    const { source } = known;
+    if (request.want === "verdict") return this.#verdict(request, known);
+    const held = this.#options.memory.get(key, source);
+    if (held === undefined) return undefined;
+    try {
+      this.#verdict(request, known);
+      request.journal.size = source.size;
+      const body = request.want === "head" ? nothing() : this.#recall.unlessBlocked(source.digest, slices(held.bytes));
+      return mediaAnswer(held, source.size, body, async () => held[Symbol.dispose]());
+    } catch (error) {
+      held[Symbol.dispose]();
+      throw error;
     }
   }
 
@@ -91,8 +120,11 @@ export class KnownMedia {
     }
     const pieces = this.#recall.unlessBlocked(record.digest, verified);
     const stream = record.size > PIECE_SIZE ? this.#streams.tryAcquire() : undefined;
-    if (stream === undefined) return this.#spooled(fetched, record, pieces, deadline.signal);
-    return streamed(fetched, record, this.#watched(pieces, key, request), stream);
+    const answer =
+      stream === undefined
+        ? await this.#spooled(fetched, record, pieces, deadline.signal)
+        : await streamed(fetched, record, this.#watched(pieces, key, request), stream);
+    return { ...answer, body: this.#options.memory.keep(key, record, fetched, answer.body) };
   }
 
   /** As operators have it now: what they say may be newer than the finding. @throws as `verdictAnswer`. */
@@ -179,6 +211,10 @@ async function streamed(
 async function* chained(first: IteratorResult<Buffer[]>, rest: AsyncGenerator<Buffer[]>): AsyncGenerator<Buffer> {
   if (first.done !== true) yield* first.value;
   for await (const piece of rest) yield* piece;
+}
+
+async function* slices(bytes: Buffer): AsyncGenerator<Buffer> {
+  for (let from = 0; from < bytes.length; from += SLICE) yield bytes.subarray(from, from + SLICE);
 }
 
 async function* nothing(): AsyncGenerator<Buffer> {}

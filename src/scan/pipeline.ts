@@ -111,7 +111,7 @@ export class Pipeline {
     for (let changes = 0; changes < MAX_CHANGES;) {
       const { known, examined, ...next } =
         (await this.#remembered(key, request)) ?? (await this.#leadOrFollow(key, request, entry, alone, deadline));
-      if (examined !== undefined) return this.#ownAnswer(request, examined);
+      if (examined !== undefined) return this.#ownAnswer(key, request, examined);
       alone = next.alone ?? false;
       if (known === undefined) continue;
       const answer = await this.#known.answer(key, request, known, deadline);
@@ -223,13 +223,17 @@ export class Pipeline {
   }
 
   /** The answer to whoever led the scan: its own download is what was scanned. */
-  async #ownAnswer(request: MediaRequest, examined: Examined): Promise<MediaAnswer> {
+  async #ownAnswer(key: string, request: MediaRequest, examined: Examined): Promise<MediaAnswer> {
     const { finding, media } = examined;
-    const { digest } = finding.source;
+    const { source, decision } = finding;
     const close = (): Promise<void> => examined.close();
     try {
-      const verdict = verdictAnswer(request, finding.decision, this.#options.events);
-      if (request.want !== "verdict") return { kind: "media", ...media, body: this.#recall.unlessBlocked(digest, media.body), close };
+      const verdict = verdictAnswer(request, decision, this.#options.events);
+      if (request.want !== "verdict") {
+        const body = this.#recall.unlessBlocked(source.digest, media.body);
+        const isOriginal = decision.outcome !== "sanitised";
+        return { kind: "media", ...media, body: isOriginal ? this.#options.memory.keep(key, source, media, body) : body, close };
+      }
       await close();
       return verdict;
     } catch (error) {

@@ -46,6 +46,7 @@ describe("metrics", () => {
       ],
       requests: () => ({ active: 2, queued }),
       spool: () => ({ memory: 1, disk: 4096 }),
+      mediaMemory: () => 77,
     });
 
     expect(await samples(metrics)).toEqual(
@@ -58,6 +59,7 @@ describe("metrics", () => {
         'mig_requests{state="active"} 2',
         'mig_requests{state="queued"} 0',
         'mig_spool_bytes{place="disk"} 4096',
+        "mig_media_memory_bytes 77",
       ]),
     );
 

@@ -122,6 +122,8 @@ export class FakeHomeserver implements AsyncDisposable {
   whoami: (userId: string) => unknown = (userId) => ({ user_id: userId, device_id: "DEVICE", is_guest: false });
   /** Applied to every media and path, before any media's own. */
   behaviour: Behaviour = {};
+  /** Awaited between the look at a token and the media. */
+  hold: Promise<void> | undefined;
   /** Served at /.well-known/matrix/client as it is (a string) or as JSON; 404 if undefined. */
   wellKnown: unknown;
 
@@ -203,6 +205,7 @@ export class FakeHomeserver implements AsyncDisposable {
 
     const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
     if (authenticated && !this.#acceptsToken(token, response)) return;
+    await this.hold;
     for (const [name, value] of Object.entries(endpoint === "download" ? SANDBOX_HEADERS : THUMBNAIL_HEADERS))
       response.setHeader(name, value);
     if (endpoint === "thumbnail" && !hasSize(url.searchParams, response)) return;

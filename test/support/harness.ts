@@ -9,8 +9,10 @@ import { ClientAddresses } from "../../src/http/client-address.ts";
 import { listen } from "../../src/http/server.ts";
 import { Homeserver } from "../../src/media/homeserver.ts";
 import { createTypeDetector } from "../../src/media/mime.ts";
+import { Permissions } from "../../src/media/permissions.ts";
 import { SpoolPool } from "../../src/media/spool.ts";
 import { Admission, type AdmissionOptions } from "../../src/scan/admission.ts";
+import { MediaMemory } from "../../src/scan/media-memory.ts";
 import { Pipeline, type PipelineOptions } from "../../src/scan/pipeline.ts";
 import { Policy, type PolicyOptions } from "../../src/scan/policy.ts";
 import type { AdviceOutcome } from "../../src/observability/metrics.ts";
@@ -33,6 +35,11 @@ export interface HarnessOptions {
   readonly admission?: Partial<AdmissionOptions>;
   readonly pipeline?: Partial<Pick<PipelineOptions, "wait" | "timeout" | "maxFileSize" | "liveScans" | "streams">>;
   readonly bodyIdle?: number;
+  /** Milliseconds that the homeserver's yes counts, by a clock of the test's; not at all by default. */
+  readonly authorizationTtl?: number;
+  readonly now?: () => number;
+  /** Bytes of clean media that are held; none by default. */
+  readonly mediaMemory?: number;
   /** Bytes of all spools together. */
   readonly spool?: { readonly memory: number; readonly disk: number };
   /** Whom the scanners are told of, by the token of the request. */
@@ -143,14 +150,14 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const verdicts = stack.use(records === undefined ? new MemoryVerdictStore(kept) : new RedisVerdictStore({ ...kept, records }));
   const sharing = records === undefined ? new LocalSharing() : stack.use(new RedisSharing({ records, patience: 60_000 }));
   const overrides = new TestOverrides(verdictKeys);
-  const source = stack.use(
-    new Homeserver({
-      baseUrl: homeserver.url,
-      additionalHeaders: {},
-      maxDecodedSize: options.pipeline?.maxFileSize ?? 200 << 20,
-      timeouts: { bodyIdle: options.bodyIdle ?? 10_000 },
-    }),
-  );
+  const source = new Homeserver({
+    baseUrl: homeserver.url,
+    additionalHeaders: {},
+    maxDecodedSize: options.pipeline?.maxFileSize ?? 200 << 20,
+    timeouts: { bodyIdle: options.bodyIdle ?? 10_000 },
+  });
+  const { authorizationTtl: ttl = 0, now } = options;
+  const permissions = stack.use(new Permissions({ homeserver: source, ttl, ...(now === undefined ? {} : { now }) }));
   const advice: Harness["advice"] = [];
   const turned: { threat: string }[] = [];
   const events: PipelineEvents = {
@@ -164,7 +171,9 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   };
   const scanners = options.scanners ?? [scanner];
   const pipeline = new Pipeline({
-    source,
+    source: permissions,
+    permits: ({ mxc, variant, credentials }) => permissions.permits(mxc, variant, credentials),
+    memory: new MediaMemory({ bytes: options.mediaMemory ?? 0, largest: options.mediaMemory ?? 0 }),
     spools,
     types: stack.use(createTypeDetector()),
     policy: new Policy(
@@ -180,11 +189,11 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     liveScans: () => 4,
     streams: 16,
     maxFileSize: 200 << 20,
-    wait: 10_000,
+    wait: 60_000,
     sendsTokens: true,
     identify: async (request, signal) => {
       const token = request.credentials.authorization?.replace("Bearer ", "");
-      return options.context === undefined ? identify(request, scanners, source, signal) : options.context(token);
+      return options.context === undefined ? identify(request, scanners, permissions, signal) : options.context(token);
     },
     timeout: 60_000,
     events,

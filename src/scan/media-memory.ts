@@ -1,0 +1,122 @@
+/** Clean media in memory, as it came from the homeserver, so that it need not be asked for bytes that were there a moment ago. */
+import type { FetchedMedia } from "../media/source.ts";
+import type { SourceRecord } from "../verdicts/store.ts";
+
+export interface MediaMemoryOptions {
+  /** Bytes of all media together, those included that slow readers still hold; 0: none is held. */
+  readonly bytes: number;
+  /** Bytes of the largest media that is held. */
+  readonly largest: number;
+}
+
+type Headers = Pick<FetchedMedia, "contentType" | "contentDisposition">;
+
+/** Whoever gets it must dispose of it once its bytes are not needed any more. */
+export interface HeldMedia extends Headers, Disposable {
+  readonly bytes: Buffer;
+}
+
+interface Entry extends Headers {
+  readonly bytes: Buffer;
+  /** Of the record that its bytes were checked against. */
+  readonly pieces: Buffer;
+  whole: boolean;
+  /** Who write it or read it just now: it can't be given up. */
+  users: number;
+}
+
+/** Headers, key and bookkeeping of one media, roughly. */
+const OVERHEAD = 1024;
+
+/**
+ * Invariant: room is taken before the first byte is held, and given back only when nobody holds the bytes any more, so there is never more in
+ * memory than there may be.
+ */
+export class MediaMemory {
+  readonly #bytes: number;
+  readonly #largest: number;
+  /** The one used longest ago first. */
+  readonly #entries = new Map<string, Entry>();
+  #taken = 0;
+
+  constructor({ bytes, largest }: MediaMemoryOptions) {
+    this.#bytes = bytes;
+    this.#largest = Math.min(largest, bytes - OVERHEAD);
+  }
+
+  /** Bytes that are taken. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  /** The media of this source, if it is held and is what the record says of it. */
+  get(key: string, record: SourceRecord): HeldMedia | undefined {
+    const entry = this.#entries.get(key);
+    if (entry?.whole !== true || entry.bytes.length !== record.size || !entry.pieces.equals(record.pieces)) return undefined;
+    this.#entries.delete(key);
+    this.#entries.set(key, entry);
+    entry.users += 1;
+    const { bytes, contentType, contentDisposition } = entry;
+    let held = true;
+    return {
+      bytes,
+      contentType,
+      contentDisposition,
+      [Symbol.dispose]: () => {
+        if (held) entry.users -= 1;
+        held = false;
+      },
+    };
+  }
+
+  /**
+   * The same bytes on their way; once they have passed to the end, they are held, if there is room.
+   * @param body yields what the record says, or throws
+   */
+  keep(key: string, record: SourceRecord, headers: Headers, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
+    return record.size > this.#largest ? body : this.#keeping(key, record, headers, body);
+  }
+
+  async *#keeping(key: string, record: SourceRecord, headers: Headers, body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    const entry = this.#begin(key, record, headers);
+    let filled = 0;
+    try {
+      for await (const chunk of body) {
+        if (entry !== undefined) filled += chunk.copy(entry.bytes, filled);
+        yield chunk;
+      }
+      if (entry !== undefined) entry.whole = filled === record.size;
+    } finally {
+      if (entry !== undefined) {
+        entry.users -= 1;
+        if (!entry.whole) this.#drop(key, entry);
+      }
+    }
+  }
+
+  #begin(key: string, { size, pieces }: SourceRecord, { contentType, contentDisposition }: Headers): Entry | undefined {
+    const known = this.#entries.get(key);
+    if (known !== undefined) {
+      if (known.users > 0 || known.pieces.equals(pieces)) return undefined;
+      this.#drop(key, known);
+    }
+    if (!this.#makeRoom(size + OVERHEAD)) return undefined;
+    const entry: Entry = { contentType, contentDisposition, bytes: Buffer.allocUnsafeSlow(size), pieces, whole: false, users: 1 };
+    this.#entries.set(key, entry);
+    this.#taken += size + OVERHEAD;
+    return entry;
+  }
+
+  #makeRoom(wanted: number): boolean {
+    for (const [key, entry] of this.#entries) {
+      if (this.#taken + wanted <= this.#bytes) break;
+      if (entry.users === 0) this.#drop(key, entry);
+    }
+    return this.#taken + wanted <= this.#bytes;
+  }
+
+  #drop(key: string, entry: Entry): void {
+    this.#entries.delete(key);
+    this.#taken -= entry.bytes.length + OVERHEAD;
+  }
+}
