@@ -7,7 +7,6 @@ import type { Spool, SpoolPool } from "../media/spool.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
 import type { Sharing } from "../verdicts/sharing.ts";
 import { type KeptVerdict, PIECE_SIZE, type SourceRecord, type VerdictRecord } from "../verdicts/store.ts";
-import type { Admission } from "./admission.ts";
 import type { Advisers } from "./advisers.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
@@ -27,12 +26,11 @@ export interface ExaminationOptions extends RecallOptions {
   readonly keys: VerdictKeys;
   /** So that no content is scanned by two instances at once. */
   readonly sharing: Sharing;
-  readonly admission: Admission;
   /** Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. */
   readonly liveScans: () => number;
   /** Bytes. */
   readonly maxFileSize: number;
-  /** Milliseconds that download and scan may take, and that they may wait for their turn. */
+  /** Milliseconds that download and scan may take. */
   readonly timeout: number;
   readonly events: PipelineEvents;
 }
@@ -87,15 +85,13 @@ export class Examination {
   }
 
   /**
-   * Fetches with the request's own credentials and finds out. The request's own signal is not heeded: the verdict is wanted by others.
+   * Fetches with the request's own credentials and finds out; whoever calls it holds a slot. The request's own signal is not heeded: the verdict is wanted by others.
    * @throws GatewayError for whatever keeps a verdict from being had; the reason of `stop`.
    */
   async run(key: string, request: MediaRequest, stop: AbortSignal): Promise<Examined> {
-    const { admission, source, maxFileSize, timeout } = this.#options;
-    using time = new Deadline(timeout, () => new GatewayError("scanner_unavailable", { detail: "waited too long for its turn" }), stop);
+    const { source, maxFileSize, timeout } = this.#options;
+    using time = new Deadline(timeout, tookTooLong, stop);
     const { signal } = time;
-    using _slot = await admission.scans.acquire(signal);
-    time.extend(timeout, () => new GatewayError("scanner_unavailable", { detail: "download and scan took longer than scan.timeout" }));
     const fetched = await source.fetch(request.mxc, request.variant, request.credentials, signal);
     try {
       if (fetched.size !== undefined) {
@@ -214,21 +210,16 @@ export class Examination {
     const { request } = specimen;
     const overruled = await this.#overruled(content, specimen, signal);
     if (overruled !== undefined) return { decision: overruled };
-    const last = await this.#options.verdicts.verdict(content.key, true);
-    if (last !== undefined && this.#recall.counts(content.digest, last)) {
-      request.journal.via = "cache";
-      return { decision: last.record, verdict: last };
-    }
-    const judge = async (): Promise<Decided> =>
-      this.#keep(content, request, await (live ?? this.#judge(specimen, size, signal)), last?.record);
     // Where a replacement would be handed on, another may be decided than where it would not.
     const name = this.#takesReplacements(request) ? `${content.key} or its replacement` : content.key;
-    const flight = this.#contents.join(name, live === undefined ? () => this.#lead(name, content, request, judge, signal) : judge);
+    const judge = (): Promise<Decision> => live ?? this.#judge(specimen, size, signal);
+    const alone = (): Promise<Decided> => this.#unlessKnown(content, request, judge);
+    const flight = this.#contents.join(name, live === undefined ? () => this.#lead(name, content, request, judge, signal) : alone);
     // The leader's scan reads the leader's spool, so it is waited for to the end; a follower may give up.
     if (flight.led) return flight.result;
-    if (live !== undefined) return judge();
+    if (live !== undefined) return alone();
     const decided = await waitFor(flight.result, signal);
-    return decided.decision.outcome === "sanitised" ? judge() : decided;
+    return decided.decision.outcome === "sanitised" ? alone() : decided;
   }
 
   /** What operators want done with the content, whatever scanners say. */
@@ -243,29 +234,54 @@ export class Examination {
   async #lead(
     name: string,
     content: Content,
-    { journal }: MediaRequest,
-    judge: () => Promise<Decided>,
+    request: MediaRequest,
+    judge: () => Promise<Decision>,
     signal: AbortSignal,
   ): Promise<Decided> {
-    const { sharing, verdicts } = this.#options;
+    let looks = 0;
+    let last: KeptVerdict | undefined;
     const known = async (): Promise<KeptVerdict | undefined> => {
-      const verdict = await verdicts.verdict(content.key, true);
-      return verdict !== undefined && this.#recall.counts(content.digest, verdict) ? verdict : undefined;
+      looks += 1;
+      last = await this.#options.verdicts.verdict(content.key, true);
+      return this.#ifCounts(content, last);
     };
-    const turn = await sharing.lead(`content:${name}`, known, signal);
+    const turn = await this.#options.sharing.lead(`content:${name}`, known, signal);
     if ("known" in turn) {
-      journal.via = "other_request";
+      request.journal.via = looks === 1 ? "cache" : "other_request";
       return { decision: turn.known.record, verdict: turn.known };
     }
-    await using _lease = turn.lease;
-    return await judge();
+    try {
+      return await this.#keep(content, request, await judge(), last?.record);
+    } finally {
+      // Nobody here waits for that.
+      void turn.lease[Symbol.asyncDispose]();
+    }
   }
 
-  /** Remembers what may be kept of a decision that was just made. */
-  async #keep({ key }: Content, request: MediaRequest, decision: Decision, last: VerdictRecord | undefined): Promise<Decided> {
+  /** Scans whoever else may be at it, unless the verdict is known by now. */
+  async #unlessKnown(content: Content, request: MediaRequest, judge: () => Promise<Decision>): Promise<Decided> {
+    const last = await this.#options.verdicts.verdict(content.key, true);
+    const known = this.#ifCounts(content, last);
+    if (known === undefined) return this.#keep(content, request, await judge(), last?.record);
+    request.journal.via = "cache";
+    return { decision: known.record, verdict: known };
+  }
+
+  #ifCounts({ digest }: Content, verdict: KeptVerdict | undefined): KeptVerdict | undefined {
+    return verdict !== undefined && this.#recall.counts(digest, verdict) ? verdict : undefined;
+  }
+
+  /**
+   * Remembers what may be kept of a decision that was just made. What another scan of the same content found infected in the meantime stands, for an
+   * engine with older signatures may say the same ISTag.
+   */
+  async #keep({ key, digest }: Content, request: MediaRequest, decision: Decision, last: VerdictRecord | undefined): Promise<Decided> {
     if (!isKept(decision)) return { decision };
     if (decision.outcome === "infected" && last?.outcome === "clean") this.#options.events.turned(request, decision);
-    return { decision, verdict: await this.#options.verdicts.rememberVerdict(key, decision) };
+    const stays = (standing: KeptVerdict): boolean =>
+      decision.outcome === "clean" && standing.record.outcome === "infected" && this.#recall.counts(digest, standing);
+    const verdict = await this.#options.verdicts.rememberVerdict(key, decision, stays);
+    return { decision: verdict?.record ?? decision, verdict };
   }
 
   /** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */
@@ -300,6 +316,10 @@ export class Examination {
     journal.scanMs = performance.now() - started;
     return decision;
   }
+}
+
+function tookTooLong(): GatewayError {
+  return new GatewayError("scanner_unavailable", { detail: "download and scan took longer than scan.timeout" });
 }
 
 /**

@@ -69,6 +69,7 @@ export class IcapScanner implements Scanner {
   readonly #exchange: DoubtExchange | undefined;
   readonly #patience: (size: number) => number;
   readonly #clock: () => number;
+  readonly #settled = Promise.withResolvers<void>();
 
   /** @throws TypeError for an option that can't be. */
   constructor(options: IcapScannerOptions) {
@@ -124,8 +125,21 @@ export class IcapScanner implements Scanner {
     return this.#replicas.map(({ url, state, provenSize }) => ({ url, state: state === "starting" ? "probed" : state, provenSize }));
   }
 
+  get settled(): Promise<void> {
+    return this.#settled.promise;
+  }
+
   async start(): Promise<void> {
-    await Promise.all([this.#exchange?.start(), ...this.#replicas.map((replica) => replica.prove())]);
+    const consulted = this.#exchange?.start();
+    const proven = this.#replicas.map(async (replica) => {
+      await replica.prove();
+      if (replica.standing === undefined) return;
+      await consulted;
+      // One is enough, however long others are silent.
+      this.#settled.resolve();
+    });
+    await Promise.all([consulted, ...proven]);
+    this.#settled.resolve();
   }
 
   /** Replicas share tags and say the same; but what any of them said while it may not have worked is asked again. */

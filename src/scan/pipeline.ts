@@ -50,6 +50,8 @@ export class Pipeline {
   readonly #running = new Set<PromiseLike<unknown>>();
   readonly #stop = new AbortController();
   #closing = false;
+  /** What counts of earlier verdicts is known: until then, all of them would be made anew. */
+  #settled = false;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
@@ -58,6 +60,7 @@ export class Pipeline {
     this.#recall = new Recall(options);
     this.#examination = new Examination(options, this.#advisers, this.#recall);
     this.#known = new KnownMedia(options, this.#advisers, this.#recall);
+    void policy.settled.then(() => (this.#settled = true));
   }
 
   /**
@@ -71,6 +74,7 @@ export class Pipeline {
     let handedOn = false;
     try {
       const context = await this.#options.identify(request, deadline.signal);
+      if (!this.#settled) await waitFor(this.#options.policy.settled, deadline.signal);
       const answer = await this.#answer(context === undefined ? request : { ...request, context }, entry, deadline);
       this.#noteYes(request);
       if (answer.kind === "verdict") return answer;
@@ -143,7 +147,7 @@ export class Pipeline {
     if (alone)
       return this.#lead(
         request,
-        this.#work(entry, () => this.#examine(key, request)),
+        this.#work(entry, () => this.#examineInTurn(key, request)),
         deadline,
       );
     // The mxc is part of it for encrypted media too: who names other media beside a known hash fails alone.
@@ -190,20 +194,50 @@ export class Pipeline {
     }
   }
 
-  /** Scans, unless another instance scans the same source: then what it found counts. Who waits for that holds nothing but its place. */
+  /**
+   * Scans, unless another instance scans the same source: then what it found counts. Who waits for that holds nothing but its place; and who waits for
+   * a slot keeps nobody from it who has one.
+   */
   async #takeTurn(name: string, key: string, request: MediaRequest): Promise<Found> {
-    const turn = await this.#options.sharing.lead(`source:${name}`, () => this.#recall.source(key), this.#stop.signal);
-    if ("known" in turn) return { known: turn.known };
+    const { sharing, admission } = this.#options;
+    const known = (): Promise<SharedFinding | undefined> => this.#recall.source(key);
+    for (;;) {
+      const turn = await sharing.lead(`source:${name}`, known, this.#stop.signal);
+      if ("known" in turn) return turn;
+      using free = admission.scans.tryAcquire();
+      if (free !== undefined) return await this.#examineUnder(turn.lease, key, request);
+      await turn.lease[Symbol.asyncDispose]();
+      using _slot = await this.#slot();
+      const again = await sharing.tryLead(`source:${name}`, known);
+      if (again === "taken") continue;
+      return "known" in again ? again : await this.#examineUnder(again.lease, key, request);
+    }
+  }
+
+  async #examineUnder(lease: AsyncDisposable, key: string, request: MediaRequest): Promise<Found> {
     try {
       return await this.#examine(key, request);
     } finally {
       // Nobody here waits for that.
-      void this.#tracked(turn.lease[Symbol.asyncDispose]());
+      void this.#tracked(lease[Symbol.asyncDispose]());
     }
+  }
+
+  async #examineInTurn(key: string, request: MediaRequest): Promise<Found> {
+    using _slot = await this.#slot();
+    return await this.#examine(key, request);
   }
 
   async #examine(key: string, request: MediaRequest): Promise<Found> {
     return { examined: await this.#examination.run(key, request, this.#stop.signal) };
+  }
+
+  /** In its turn. @throws GatewayError `rate_limited`, `scanner_unavailable`; whatever ends the gateway. */
+  async #slot(): Promise<Disposable> {
+    const { admission, timeout } = this.#options;
+    const waitedTooLong = (): Error => new GatewayError("scanner_unavailable", { detail: "waited too long for its turn" });
+    using time = new Deadline(timeout, waitedTooLong, this.#stop.signal);
+    return await admission.scans.acquire(time.signal);
   }
 
   /** Work that goes on without its client, which keeps its place for as long. */

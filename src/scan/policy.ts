@@ -81,6 +81,8 @@ export class Policy {
   readonly advisers: readonly Scanner[];
   /** What is told of who asks: verdicts hold for those alone of whom the same was told. */
   readonly identities: readonly Identity[];
+  /** Resolves once it is known which verdicts of before still count. */
+  readonly settled: Promise<unknown>;
   readonly #scanners: readonly Scanner[];
   readonly #options: PolicyOptions;
   readonly #allowed: ReadonlySet<string> | undefined;
@@ -96,6 +98,7 @@ export class Policy {
     this.#scanners = required;
     this.advisers = scanners.filter((scanner) => !scanner.required);
     this.identities = required.flatMap((scanner) => scanner.identities);
+    this.settled = Promise.all(required.map((scanner) => scanner.settled));
     this.#options = options;
     this.deliversReplacements = options.onModified === "deliver";
     this.#scanned = (scanner, outcome, milliseconds) => events.scanned(scanner, outcome, milliseconds);

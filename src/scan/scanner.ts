@@ -80,6 +80,8 @@ export interface Scanner extends AsyncDisposable {
   health(): ScannerHealth;
   /** Proves itself for the first time (canaries); resolves when it has passed or failed, never rejects. It then proves itself again by itself. */
   start(): Promise<void>;
+  /** Resolves once it is known, as well as it can be for now, which of its earlier verdicts still count. */
+  readonly settled: Promise<void>;
   /**
    * @throws GatewayError `scanner_unavailable` when no verdict can be had, `too_large` never: the pipeline checks sizes.
    *   Whatever `subject.open()` throws, and the signal's reason, come through as they are.

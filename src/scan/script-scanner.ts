@@ -87,6 +87,9 @@ export class ScriptScanner implements Scanner {
     };
   }
 
+  /** What it said counts until its time is over. */
+  readonly settled = Promise.resolve();
+
   async start(): Promise<void> {
     await this.#look();
     if (this.#closing.signal.aborted) return;

@@ -16,8 +16,8 @@ export interface SharedDoubts {
   load(scanner: string): Promise<readonly Doubt[] | undefined>;
   /** Puts there what this instance knows, in place of what it put there before. Returns whether it is there now. */
   keep(scanner: string, doubts: readonly Doubt[]): Promise<boolean>;
-  /** When this replica last passed its canaries, as seen from this machine (ms since the epoch); undefined: nobody knows. */
-  lastPass(replica: string): Promise<number | undefined>;
+  /** When this replica last passed its canaries, as seen from this machine (ms since the epoch); `unknown`: nobody knows; `away`: it can't be asked. */
+  lastPass(replica: string): Promise<number | "unknown" | "away">;
   passed(replica: string, at: number): Promise<void>;
   /** Tells all other instances that there is news. */
   tell(scanner: string): Promise<void>;
@@ -159,7 +159,9 @@ export class DoubtExchange implements Disposable {
     if (news.length > 0) this.#options.learned(news);
     // What was there before this instance began is no news of now.
     if (news.length > 0 && this.#loaded) this.#news.ask();
-    await this.#settle();
+    this.#since ??= await this.#earlierPasses();
+    if (this.#since === undefined) return;
+    this.#settle(this.#since);
     const here = [...this.#known].filter(({ until }) => until + shared.lifetime > clock());
     const missing = here.some((doubt) => !found.some((other) => includes(other, doubt)));
     if (missing && (await shared.keep(key, here))) this.tell();
@@ -170,23 +172,28 @@ export class DoubtExchange implements Disposable {
     }
   }
 
-  /** Invariant: asked before this instance's own passes take the place of an earlier process's. */
-  async #settle(): Promise<void> {
-    this.#since ??= await this.#earlierPasses();
+  /** Now it is known when they began. */
+  #settle(since: ReadonlyMap<string, number>): void {
     for (const [replica, open] of this.#open) {
-      const from = this.#since.get(replica) ?? this.#born;
+      const from = since.get(replica) ?? this.#born;
       for (const { of, until } of open) this.#known.add(widened({ of, from, until }));
     }
     this.#open.clear();
   }
 
-  async #earlierPasses(): Promise<ReadonlyMap<string, number>> {
+  /**
+   * Undefined while one of them can't be asked for: what is taken for it now would stay. Invariant: asked before this instance's own passes take the
+   * place of an earlier process's.
+   */
+  async #earlierPasses(): Promise<ReadonlyMap<string, number> | undefined> {
     const { shared, replicas } = this.#options;
-    const passes = replicas.map(async (replica) => {
+    const passes = new Map<string, number>();
+    for (const replica of replicas) {
       const at = await shared.lastPass(this.#keyOf(replica));
-      return [replica, Math.min(at ?? this.#born, this.#born)] as const;
-    });
-    return new Map(await Promise.all(passes));
+      if (at === "away") return undefined;
+      passes.set(replica, at === "unknown" ? this.#born : Math.min(at, this.#born));
+    }
+    return passes;
   }
 
   #openOf(replica: string): Doubts {

@@ -102,15 +102,27 @@ export class MemoryVerdictStore implements VerdictStore {
     return this.#verdicts.get(key);
   }
 
-  rememberVerdict(key: string, record: VerdictRecord): Promise<KeptVerdict | undefined> {
+  rememberVerdict(key: string, record: VerdictRecord, stays?: (standing: KeptVerdict) => boolean): Promise<KeptVerdict | undefined> {
+    const standing = this.#verdicts.get(key)?.kept;
+    if (standing !== undefined && stays?.(standing) === true) return Promise.resolve(standing);
     return Promise.resolve(this.#rememberVerdict(key, { record, expiresAt: Infinity }, this.#now()));
   }
 
-  /** Takes over what another store knows. A verdict that was remembered here and is no older stands; comes back. */
+  /** Takes over what another store knows, whatever is known here. */
+  replaceVerdict(key: string, verdict: KeptVerdict): KeptVerdict | undefined {
+    return this.#rememberVerdict(key, verdict, this.#now());
+  }
+
+  /**
+   * Takes over what another store knows, for no longer than verdicts are kept here, unless what is known here stands; comes back. What was found
+   * infected stands until this process scans it anew.
+   */
   adoptVerdict(key: string, verdict: KeptVerdict, checkedAt = this.#now()): KeptVerdict | undefined {
     const held = this.#verdicts.get(key);
-    if (held === undefined || madeAt(held.kept.record) < madeAt(verdict.record)) {
-      return this.#rememberVerdict(key, verdict, checkedAt);
+    if (held === undefined || isOutdone(held.kept.record, verdict.record)) {
+      const { record } = verdict;
+      const expiresAt = Math.min(verdict.expiresAt, madeAt(record) + verdictLifetime(record, this.#ttl));
+      return this.#rememberVerdict(key, { record, expiresAt }, checkedAt);
     }
     held.checkedAt = Math.max(held.checkedAt, checkedAt);
     return held.kept;
@@ -155,6 +167,13 @@ export function withVerdict(source: SourceRecord, verdict: KeptVerdict | undefin
 /** When the newest of its stamps was given. The refusal of a type has none: it rests on the bytes alone, and nothing outdates it. */
 function madeAt(record: VerdictRecord): number {
   return record.outcome === "type_forbidden" ? Infinity : Math.max(...Object.values(record.stamps).map(({ at }) => at));
+}
+
+/** Infected outdoes clean, whichever is newer: an engine with older signatures may say the same ISTag. Of two that say the same, the newer one. */
+function isOutdone(held: VerdictRecord, other: VerdictRecord): boolean {
+  if (held.outcome === "infected" && other.outcome === "clean") return false;
+  if (held.outcome === "clean" && other.outcome === "infected") return true;
+  return madeAt(held) < madeAt(other);
 }
 
 function verdictSize(record: VerdictRecord): number {

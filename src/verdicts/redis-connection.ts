@@ -5,6 +5,7 @@
 import { type Cluster, Redis, type RedisOptions } from "ioredis";
 import { createCluster, probeCluster } from "./redis-cluster.ts";
 import { failureWords } from "./redis-failure.ts";
+import { within } from "./within.ts";
 
 export interface RedisAddress {
   readonly host: string;
@@ -26,6 +27,8 @@ interface Access {
   readonly password?: string;
   /** Present, though empty, it means TLS. So does a URL with `rediss:`. */
   readonly tls?: RedisTls;
+  /** Milliseconds that one operation may take; 250 by default. */
+  readonly limit?: number;
 }
 
 interface OneServer {
@@ -57,6 +60,8 @@ export interface RedisConnection {
   readonly client: RedisCommands;
   /** For operators. */
   readonly address: string;
+  /** Milliseconds that one operation may take; past that nobody waits for it any more. */
+  readonly limit: number;
   /** @throws unless it answers, all of it; takes no longer than a few operations */
   probe(): Promise<void>;
   /** One that only listens. When it is lost it ends, and another one can be opened. */
@@ -76,7 +81,6 @@ const READ_ONLY_INTERVAL = 10_000;
 type Settings = Omit<RedisOptions, "replyMapping">;
 
 const LIMITS = {
-  commandTimeout: OPERATION_LIMIT,
   socketTimeout: SILENCE_LIMIT,
   connectTimeout: 2000,
   disconnectTimeout: 500,
@@ -94,7 +98,8 @@ const LISTENING = { commandTimeout: SILENCE_LIMIT, retryStrategy: () => null, se
 
 /** Connects in the background. @throws TypeError when the URL is none of Redis; it is not quoted: it may hold a password */
 export function openConnection(options: RedisConnectionOptions): RedisConnection {
-  return "cluster" in options ? openCluster(options) : openServer("url" in options ? oneServer(options) : watched(options));
+  const { limit = OPERATION_LIMIT } = options;
+  return "cluster" in options ? openCluster(options, limit) : openServer("url" in options ? oneServer(options) : watched(options), limit);
 }
 
 interface ServerSettings {
@@ -103,7 +108,7 @@ interface ServerSettings {
   readonly secrets: readonly (string | undefined)[];
 }
 
-function openServer({ settings, address, secrets }: ServerSettings): RedisConnection {
+function openServer({ settings, address, secrets }: ServerSettings, limit: number): RedisConnection {
   const client = new Redis({
     ...settings,
     ...LIMITS,
@@ -115,18 +120,20 @@ function openServer({ settings, address, secrets }: ServerSettings): RedisConnec
   return {
     client,
     address,
-    probe: async () => void (await client.ping()),
+    limit,
+    probe: async () => void (await within(limit, client.ping())),
     openListener: () => new Redis({ ...settings, ...LIMITS, ...NO_QUEUE, ...LISTENING }),
     words: (error) => failureWords(error, secrets),
   };
 }
 
-function openCluster(options: Access & Clustered): RedisConnection {
+function openCluster(options: Access & Clustered, limit: number): RedisConnection {
   const node = { ...access(options), ...LIMITS };
   const cluster = createCluster(options.cluster, node, retryDelay);
   return {
     client: cluster,
     address: addresses(options.cluster),
+    limit,
     probe: () => probeCluster(cluster),
     // Nodes pass on to each other what is published; any of them will do, and after a failure another one is as good.
     openListener() {

@@ -1,5 +1,6 @@
 /** The connection to a Redis that may be away, hung or refusing: what is asked of it takes little time, and never fails. */
 import type { RedisCommands, RedisConnection } from "./redis-connection.ts";
+import { within } from "./within.ts";
 
 export interface StoreLog {
   info(details: object, message: string): void;
@@ -68,7 +69,7 @@ export class RedisLink {
     const { client } = this.#connection;
     if (this.#away !== undefined || client.status !== "ready") return "away";
     try {
-      return { value: await operation(client) };
+      return { value: await within(this.#connection.limit, operation(client)) };
     } catch (error) {
       // The first word of an error reply is its code. A Cluster that is down says so for some keys only; all of it is let be until it is whole.
       const code = error instanceof Error && error.name === "ReplyError" ? error.message.split(" ", 1)[0] : undefined;

@@ -23,6 +23,20 @@ export interface RedisRecordsOptions {
   readonly now?: () => number;
 }
 
+/** A record, and when it expires (ms since the epoch). */
+export interface Found<T> {
+  readonly record: T;
+  readonly expiresAt: number;
+}
+
+/** What is there must be what was seen there, or of a type that no record has; an empty value removes it. */
+const REPLACE = `local there = redis.pcall("getrange", KEYS[1], 0, ${MAX_VALUE_BYTES})
+if type(there) == "string" and there ~= ARGV[1] then return 0 end
+if ARGV[2] == "" then redis.call("del", KEYS[1]) else redis.call("set", KEYS[1], ARGV[2], "PX", ARGV[3]) end
+return 1`;
+/** Each time, somebody else was quicker. */
+const MAX_TRIES = 5;
+
 /** Milliseconds between two lines in the log about dropped values, and for which health tells of them. */
 const DROPPED_INTERVAL = 60_000;
 
@@ -50,35 +64,54 @@ export class RedisRecords implements Disposable {
     this.#fingerprint = new Fingerprint({ ...options, link: this.#link, key: this.#key("fingerprint") });
   }
 
-  /** The record under a name, if it is ours, sound and not expired (ms since the epoch). `parse` gives undefined for what is not sound. */
-  async get<T>(
-    name: string,
-    parse: (content: unknown) => T | undefined,
-  ): Promise<{ readonly record: T; readonly expiresAt: number } | undefined> {
+  /** The record under a name, if it can be had. */
+  async get<T>(name: string, parse: (content: unknown) => T | undefined): Promise<Found<T> | undefined> {
+    const found = await this.look(name, parse);
+    return typeof found === "object" ? found : undefined;
+  }
+
+  /** The record under a name, if it is ours, sound and not expired; or why there is none. `parse` gives undefined for what is not sound. */
+  async look<T>(name: string, parse: (content: unknown) => T | undefined): Promise<Found<T> | "nothing" | "away"> {
     const key = this.#key(name);
-    // GETRANGE, because GET would bring in whatever somebody put there; one byte more than the longest tells that it is longer.
-    const answer = await this.#link.ask((redis) => redis.getrangeBuffer(key, 0, MAX_VALUE_BYTES));
-    if (answer === "away") return undefined;
-    if (answer === "wrong type") return this.#drop();
-    if (answer.value.length === 0) return undefined;
-    const opened = this.#codec.open(key, answer.value);
-    const record = opened && parse(opened.content);
-    if (opened === undefined || record === undefined) return this.#drop();
-    return opened.expiresAt > this.#now() ? { record, expiresAt: opened.expiresAt } : undefined;
+    const there = await this.#read(key);
+    return there === "away" ? "away" : (this.#open(key, there, parse) ?? "nothing");
   }
 
   /** @param ttl milliseconds; with less than one, what was there is removed */
   async set(name: string, record: unknown, ttl: number): Promise<void> {
     const key = this.#key(name);
-    const lifetime = Math.floor(ttl);
-    const value = this.#codec.seal(key, record, Math.floor(this.#now()) + lifetime);
-    // What can't be kept replaces all the same: an older verdict must not outlive a newer one.
-    const keep = lifetime >= 1 && value.length <= MAX_VALUE_BYTES;
-    await this.#link.ask<unknown>((redis) => (keep ? redis.set(key, value, "PX", lifetime) : redis.del(key)));
+    const { value, lifetime } = this.#seal(key, record, ttl);
+    await this.#link.ask<unknown>((redis) => (value === undefined ? redis.del(key) : redis.set(key, value, "PX", lifetime)));
   }
 
-  async delete(name: string): Promise<void> {
-    await this.#link.ask((redis) => redis.del(this.#key(name)));
+  /** As `set`, unless what is there already `stays`: then that comes back. Nothing can come in between. */
+  async setUnless<T>(
+    name: string,
+    record: unknown,
+    ttl: number,
+    standing: { readonly parse: (content: unknown) => T | undefined; readonly stays: (found: Found<T>) => boolean },
+  ): Promise<Found<T> | undefined> {
+    const key = this.#key(name);
+    const { value, lifetime } = this.#seal(key, record, ttl);
+    if (value !== undefined) {
+      const made = await this.#link.ask((redis) => redis.set(key, value, "PX", lifetime, "NX"));
+      if (typeof made !== "object" || made.value !== null) return undefined;
+    }
+    for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+      const there = await this.#read(key);
+      if (there === "away") return undefined;
+      const found = this.#open(key, there, standing.parse);
+      if (found !== undefined && standing.stays(found)) return found;
+      const before = there === "wrong type" ? Buffer.alloc(0) : there;
+      const done = await this.#link.ask((redis) => redis.eval(REPLACE, 1, key, before, value ?? "", lifetime));
+      if (typeof done !== "object" || done.value === 1) return undefined;
+    }
+    return undefined;
+  }
+
+  /** Returns whether it is gone. */
+  async delete(name: string): Promise<boolean> {
+    return typeof (await this.#link.ask((redis) => redis.del(this.#key(name)))) === "object";
   }
 
   /**
@@ -86,7 +119,7 @@ export class RedisRecords implements Disposable {
    * the right. Whoever gets it must dispose of it; one that is not (its process died) ends after `ttl` milliseconds.
    */
   async lease(name: string, ttl: number): Promise<Lease | "taken"> {
-    return Lease.take(this.#link, this.#key(`lease:${name}`), ttl);
+    return Lease.take({ link: this.#link, codec: this.#codec, key: this.#key(`lease:${name}`), ttl, now: this.#now });
   }
 
   /**
@@ -145,6 +178,28 @@ export class RedisRecords implements Disposable {
     this.#fingerprint[Symbol.dispose]();
     this.#subscriptions[Symbol.dispose]();
     this.#link.close();
+  }
+
+  /** GETRANGE, because GET would bring in whatever somebody put there; one byte more than the longest tells that it is longer. */
+  async #read(key: string): Promise<Buffer | "wrong type" | "away"> {
+    const answer = await this.#link.ask((redis) => redis.getrangeBuffer(key, 0, MAX_VALUE_BYTES));
+    return typeof answer === "object" ? answer.value : answer;
+  }
+
+  #open<T>(key: string, there: Buffer | "wrong type", parse: (content: unknown) => T | undefined): Found<T> | undefined {
+    if (there === "wrong type") return this.#drop();
+    if (there.length === 0) return undefined;
+    const opened = this.#codec.open(key, there);
+    const record = opened && parse(opened.content);
+    if (opened === undefined || record === undefined) return this.#drop();
+    return opened.expiresAt > this.#now() ? { record, expiresAt: opened.expiresAt } : undefined;
+  }
+
+  /** Without a value, what was there is to be removed: what can't be kept replaces all the same, or an older verdict would outlive a newer one. */
+  #seal(key: string, record: unknown, ttl: number): { readonly value: Buffer | undefined; readonly lifetime: number } {
+    const lifetime = Math.floor(ttl);
+    const value = this.#codec.seal(key, record, Math.floor(this.#now()) + lifetime);
+    return { value: lifetime >= 1 && value.length <= MAX_VALUE_BYTES ? value : undefined, lifetime };
   }
 
   #hash(name: string): SealedHash {

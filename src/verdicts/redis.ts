@@ -5,6 +5,7 @@
  * under its own source only; so a copy is compared with the verdict itself the next time that its media is asked for, and the newer one wins. What
  * is found infected is told to all instances, and they compare at once.
  */
+import { LRUCache } from "lru-cache";
 import { MemoryVerdictStore, sourceLifetime, verdictLifetime, withVerdict, type Lifetimes } from "./memory.ts";
 import { sourceFromJson, sourceToJson, verdictFromJson } from "./record-codec.ts";
 import type { RedisRecords } from "./redis-records.ts";
@@ -23,6 +24,7 @@ export interface RedisVerdictStoreOptions {
 
 /** Milliseconds after which a verdict in memory is compared with the one in Redis. */
 const NEAR_LIFE = 60_000;
+const MAX_OUTDATED = 10_000;
 /** Messages are keys of verdicts that were found infected: a hint to compare, from anybody. */
 const INFECTED = "infected";
 
@@ -34,12 +36,15 @@ export class RedisVerdictStore implements VerdictStore {
   readonly #news: Disposable;
   /** News may have been missed until then (ms since the epoch). */
   #missedUntil = -Infinity;
+  /** Sources whose record in Redis could not be removed. */
+  readonly #outdated: LRUCache<string, true>;
 
   constructor({ records, ttl, now = Date.now, ...memory }: RedisVerdictStoreOptions) {
     this.#records = records;
     this.#ttl = ttl;
     this.#now = now;
     this.#memory = new MemoryVerdictStore({ ttl, now, ...memory });
+    this.#outdated = new LRUCache({ max: MAX_OUTDATED, ttl: Math.max(1, sourceLifetime(ttl)), ttlResolution: 0, perf: { now } });
     const compare = (key: string): void => {
       const held = this.#memory.held(key);
       if (held !== undefined) held.checkedAt = -Infinity;
@@ -50,37 +55,56 @@ export class RedisVerdictStore implements VerdictStore {
   async source(key: string): Promise<SourceRecord | undefined> {
     const near = await this.#memory.source(key);
     if (near !== undefined) return withVerdict(near, await this.verdict(near.content));
-    if (sourceLifetime(this.#ttl) < 1) return undefined;
+    if (sourceLifetime(this.#ttl) < 1 || this.#outdated.has(key)) return undefined;
     const found = await this.#records.get(sourceName(key), sourceFromJson);
     return found && this.#memory.adoptSource(key, found.record, found.expiresAt);
   }
 
   async rememberSource(key: string, record: SourceRecord): Promise<void> {
+    this.#outdated.delete(key);
     await this.#memory.rememberSource(key, record);
     await this.#records.set(sourceName(key), sourceToJson(record), sourceLifetime(this.#ttl));
   }
 
   async forgetSource(key: string): Promise<void> {
     await this.#memory.forgetSource(key);
-    await this.#records.delete(sourceName(key));
+    if (!(await this.#records.delete(sourceName(key)))) this.#outdated.set(key, true);
   }
 
   async verdict(key: string, fresh = false): Promise<KeptVerdict | undefined> {
     const held = this.#memory.held(key);
     if (held !== undefined && !fresh && held.checkedAt > Math.max(this.#missedUntil, this.#now() - NEAR_LIFE)) return held.kept;
-    const found = await this.#records.get(verdictName(key), verdictFromJson);
-    if (found !== undefined) return this.#memory.adoptVerdict(key, { record: found.record, expiresAt: found.expiresAt });
-    // Redis is away, or came back empty: what is known here counts, and Redis is not asked again each time.
+    const found = await this.#records.look(verdictName(key), verdictFromJson);
+    if (typeof found === "object") return this.#compared(key, found);
+    // What is known here counts. A Redis that came back empty is not asked again each time; from one that is away, news may still come.
     const still = this.#memory.held(key);
-    if (still !== undefined) still.checkedAt = this.#now();
+    if (still !== undefined && found === "nothing") still.checkedAt = this.#now();
     return still?.kept;
   }
 
-  async rememberVerdict(key: string, record: VerdictRecord): Promise<KeptVerdict | undefined> {
-    const kept = await this.#memory.rememberVerdict(key, record);
-    await this.#records.set(verdictName(key), record, verdictLifetime(record, this.#ttl));
+  async rememberVerdict(key: string, record: VerdictRecord, stays?: (standing: KeptVerdict) => boolean): Promise<KeptVerdict | undefined> {
+    const lifetime = verdictLifetime(record, this.#ttl);
+    const standing = stays && (await this.#records.setUnless(verdictName(key), record, lifetime, { parse: verdictFromJson, stays }));
+    if (standing !== undefined) return this.#memory.replaceVerdict(key, standing);
+    const kept = await this.#memory.rememberVerdict(key, record, stays);
+    if (kept !== undefined && kept.record !== record) {
+      this.#tell(key, kept);
+      return kept;
+    }
+    if (stays === undefined) await this.#records.set(verdictName(key), record, lifetime);
     if (record.outcome === "infected") void this.#records.publish(INFECTED, key);
     return kept;
+  }
+
+  #compared(key: string, found: KeptVerdict): KeptVerdict | undefined {
+    const kept = this.#memory.adoptVerdict(key, found);
+    if (kept?.record.outcome === "infected" && found.record.outcome === "clean") this.#tell(key, kept);
+    return kept;
+  }
+
+  /** What was found infected here, and the others don't know; nobody waits for that. */
+  #tell(key: string, { record, expiresAt }: KeptVerdict): void {
+    void this.#records.set(verdictName(key), record, expiresAt - this.#now()).then(() => this.#records.publish(INFECTED, key));
   }
 
   health(): { readonly degraded: boolean; readonly problems: readonly string[] } {

@@ -65,8 +65,10 @@ export class RedisDoubts {
     return this.#records.hashSet(this.#hash(scanner), this.#name("doubts of", this.#machine), record, this.#now() + this.#kept);
   }
 
-  async lastPass(replica: string): Promise<number | undefined> {
-    return (await this.#records.get(this.#pass(replica), (content) => passSchema.safeParse(content).data))?.record.at;
+  async lastPass(replica: string): Promise<number | "unknown" | "away"> {
+    const found = await this.#records.look(this.#pass(replica), (content) => passSchema.safeParse(content).data);
+    if (typeof found === "object") return found.record.at;
+    return found === "away" ? "away" : "unknown";
   }
 
   async passed(replica: string, at: number): Promise<void> {

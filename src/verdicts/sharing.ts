@@ -12,6 +12,8 @@ export interface Sharing {
    * @throws the signal's reason; whatever `known` throws.
    */
   lead<T>(name: string, known: () => Promise<T | undefined>, signal: AbortSignal): Promise<Turn<T>>;
+  /** The same without waiting: `taken` while another instance is at it. */
+  tryLead<T>(name: string, known: () => Promise<T | undefined>): Promise<Turn<T> | "taken">;
 }
 
 const NO_LEASE: AsyncDisposable = { async [Symbol.asyncDispose]() {} };
@@ -19,6 +21,10 @@ const NO_LEASE: AsyncDisposable = { async [Symbol.asyncDispose]() {} };
 /** There is no other instance. */
 export class LocalSharing implements Sharing {
   async lead<T>(_name: string, known: () => Promise<T | undefined>): Promise<Turn<T>> {
+    return this.tryLead(_name, known);
+  }
+
+  async tryLead<T>(_name: string, known: () => Promise<T | undefined>): Promise<Turn<T>> {
     const found = await known();
     return found === undefined ? { lease: NO_LEASE } : { known: found };
   }
@@ -66,19 +72,22 @@ export class RedisSharing implements Sharing, Disposable {
       const since = performance.now();
       for (;;) {
         signal.throwIfAborted();
-        const lease = await this.#take(name);
-        const found = await orLetGo(lease, known);
-        if (found !== undefined) {
-          await lease?.[Symbol.asyncDispose]();
-          return { known: found };
-        }
-        if (lease !== undefined) return { lease };
+        const turn = await this.tryLead(name, known);
+        if (turn !== "taken") return turn;
         if (performance.now() - since > this.#patience) return { lease: NO_LEASE };
         await waiting.next(signal);
       }
     } finally {
       this.#unlisten(name, waiting);
     }
+  }
+
+  async tryLead<T>(name: string, known: () => Promise<T | undefined>): Promise<Turn<T> | "taken"> {
+    const lease = await this.#take(name);
+    const found = await orLetGo(lease, known);
+    if (found === undefined) return lease === undefined ? "taken" : { lease };
+    await lease?.[Symbol.asyncDispose]();
+    return { known: found };
   }
 
   [Symbol.dispose](): void {

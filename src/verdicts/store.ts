@@ -43,8 +43,11 @@ export interface VerdictStore extends AsyncDisposable {
   forgetSource(key: string): Promise<void>;
   /** @param fresh as the other instances know it by now; what this process knows may be as old as a minute */
   verdict(key: string, fresh?: boolean): Promise<KeptVerdict | undefined>;
-  /** Undefined when such verdicts are not kept. */
-  rememberVerdict(key: string, record: VerdictRecord): Promise<KeptVerdict | undefined>;
+  /**
+   * @param stays whether a verdict that is there by now stays in spite of this one, which then does not count; asked at the moment of writing
+   * @returns the verdict that counts from now on; undefined when such verdicts are not kept
+   */
+  rememberVerdict(key: string, record: VerdictRecord, stays?: (standing: KeptVerdict) => boolean): Promise<KeptVerdict | undefined>;
   /** What readiness says of it; a store that is away degrades, it does not stop the gateway. */
   health(): { readonly degraded: boolean; readonly problems: readonly string[] };
 }

@@ -63,7 +63,7 @@ const EMPTY: SharedDoubts = {
   lifetime: 24 * HOUR,
   load: async () => [],
   keep: async () => true,
-  lastPass: async () => undefined,
+  lastPass: async () => "unknown",
   passed: async () => undefined,
   tell: async () => undefined,
   listen: () => ({ [Symbol.dispose]: nothing }),
@@ -223,6 +223,27 @@ describe("doubts of all instances", () => {
     await expect.poll(() => upheld([one, other], stamp), SOON).toEqual([false, true]);
     await own.restart();
     await expect.poll(() => upheld([other], stamp), SOON).toEqual([false]);
+  });
+
+  it("begin with the last pass that is known, and not before that can be asked", async () => {
+    const pass = Date.now() - HOUR;
+    let away = true;
+    const place: SharedDoubts = { ...EMPTY, lastPass: async () => (away ? "away" : pass) };
+    using exchange = new DoubtExchange({
+      shared: place,
+      key: "av",
+      replicas: ["icap://av"],
+      news: nothing,
+      learned: nothing,
+      clock: Date.now,
+    });
+    await exchange.start();
+    exchange.add({ of: "clean", from: -Infinity, until: Date.now() }, "icap://av");
+    exchange.passed("icap://av", Date.now());
+    expect(exchange.doubts(ago(HOUR / 2), "clean")).toBe(false);
+    away = false;
+    await expect.poll(() => exchange.doubts(ago(HOUR / 2), "clean"), SOON).toBe(true);
+    expect(exchange.doubts(ago(2 * HOUR), "clean")).toBe(false);
   });
 
   it("until it is known what others know, nothing is upheld; if that takes too long, it goes by what it knows, and learns the rest later", async () => {

@@ -44,7 +44,7 @@ interface Instance extends Harness {
 /** One of several instances, connected to Redis. */
 async function instance(options: HarnessOptions = {}, now = Date.now): Promise<Instance> {
   const log = { info: () => undefined, warn: () => undefined };
-  const records = new RedisRecords({ connection: { url: server.url }, keyPrefix: "mig:", secret, log, now });
+  const records = new RedisRecords({ connection: { url: server.url, limit: 10_000 }, keyPrefix: "mig:", secret, log, now });
   const harness = await startHarness({ ...options, shared: { homeserver, secret, records, now } });
   onTestFinished(async () => {
     await harness[Symbol.asyncDispose]();
@@ -203,6 +203,55 @@ describe("two instances", () => {
     other.overrides.set("block", LARGE);
     expect((await other.get(`download/${unknown}`, TOKEN)).status).toBe(403);
     expect((await other.get(`scan/${unknown}`, TOKEN)).json["clean"]).toBe(false);
+  });
+
+  it("keep infected what one found, though the other's engine lags behind, however their scans fall together", async () => {
+    const [one, other] = [await instance(), await instance()];
+    const marker = Buffer.from("only today's signatures know");
+    const virus = Buffer.concat([marker, LARGE]);
+    one.scanner.finds = marker;
+    const release = hold(other);
+    const [first, second] = [one.put(virus), one.put(virus)];
+    const slow = other.get(`download/${second}`, TOKEN);
+    await expect.poll(() => other.scanner.begun).toBe(1);
+    expect((await one.get(`download/${first}`, TOKEN)).status).toBe(403);
+    release();
+    expect((await slow).status).toBe(403);
+    for (const gateway of [one, other]) {
+      for (const mxc of [first, second, gateway.put(virus)]) expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(403);
+    }
+  });
+
+  it("of which one is busy: the other does not wait for what that one has not begun", async () => {
+    const [busy, idle] = [await instance({ admission: { maxConcurrent: 1 } }), await instance()];
+    const release = hold(busy);
+    const slow = busy.get(`download/${busy.put(Buffer.from("slow"))}`, TOKEN);
+    await expect.poll(() => busy.scanner.begun).toBe(1);
+    const mxc = busy.put(SMALL);
+    const queued = busy.get(`download/${mxc}`, TOKEN);
+    await expect.poll(() => busy.queued()).toBe(1);
+    expect((await idle.get(`download/${mxc}`, TOKEN)).body.equals(SMALL)).toBe(true);
+    release();
+    expect((await slow).status).toBe(200);
+    expect((await queued).body.equals(SMALL)).toBe(true);
+    expect([busy.scanner.begun, idle.scanner.begun]).toEqual([1, 1]);
+  });
+
+  it("scan media anew that the homeserver changed, though Redis does not let go of what it was", async () => {
+    const gateway = await instance();
+    const mxc = gateway.put(LARGE);
+    await gateway.get(`scan/${mxc}`, TOKEN);
+    const [serverName, mediaId = ""] = mxc.split("/");
+    gateway.homeserver.put(mediaId, { bytes: LARGE.toReversed() }, serverName);
+    await raw.config("SET", "min-replicas-to-write", "1");
+    try {
+      // The first error of this kind that Redis gives may end the connection.
+      for (let round = 0; round < 2; round += 1)
+        expect((await gateway.get(`download/${mxc}`, TOKEN)).body.equals(LARGE.toReversed())).toBe(true);
+    } finally {
+      await raw.config("SET", "min-replicas-to-write", "0");
+    }
+    expect(gateway.scanner.begun).toBe(2);
   });
 
   it("scan once for both when signatures have changed, and both block what is infected by then", async () => {

@@ -73,6 +73,15 @@ export async function scannerOf(
   urls: readonly string[],
   more: Partial<IcapScannerOptions> = {},
 ): Promise<{ scanner: IcapScanner; entries: Entry[] }> {
+  const made = unstartedScannerOf(urls, more);
+  await made.scanner.start();
+  return made;
+}
+
+export function unstartedScannerOf(
+  urls: readonly string[],
+  more: Partial<IcapScannerOptions> = {},
+): { scanner: IcapScanner; entries: Entry[] } {
   const entries: Entry[] = [];
   const scanner = new IcapScanner({
     name: "antivirus",
@@ -93,7 +102,6 @@ export async function scannerOf(
     ...more,
   });
   onTestFinished(() => scanner[Symbol.asyncDispose]());
-  await scanner.start();
   return { scanner, entries };
 }
 

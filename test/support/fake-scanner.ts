@@ -52,6 +52,7 @@ export class FakeScanner implements Scanner {
   /** Answers once the first bytes are there. */
   impatient = false;
   ready = true;
+  settled: Promise<void> = Promise.resolve();
 
   constructor(name = "fake", more: { readonly required?: boolean; readonly identities?: readonly Identity[] } = {}) {
     this.name = name;

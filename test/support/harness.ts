@@ -121,6 +121,8 @@ export interface Harness extends AsyncDisposable {
   readonly advice: { readonly scanner: string; readonly outcome: AdviceOutcome; readonly detail: string | undefined }[];
   /** Spools that hold memory or disk at the moment. */
   spooled(): { memory: number; disk: number };
+  /** Scans that wait for their turn. */
+  queued(): number;
   /** Media on the homeserver that every valid token may read. */
   put(bytes: Uint8Array, more?: Partial<Parameters<FakeHomeserver["put"]>[1]>): string;
   get(path: string, token?: string, init?: RequestInit): Promise<Answer>;
@@ -170,6 +172,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     advised: (_request, scanner, outcome, detail) => advice.push({ scanner, outcome, detail }),
   };
   const scanners = options.scanners ?? [scanner];
+  const admission = new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission });
   const pipeline = new Pipeline({
     source: permissions,
     permits: ({ mxc, variant, credentials }) => permissions.permits(mxc, variant, credentials),
@@ -185,7 +188,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     keys: verdictKeys,
     overrides,
     sharing,
-    admission: new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission }),
+    admission,
     liveScans: () => 4,
     streams: 16,
     maxFileSize: 200 << 20,
@@ -236,6 +239,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     overrides,
     turned,
     spooled: () => spools.usage(),
+    queued: () => admission.scans.waiting,
     put: (bytes, more = {}) => {
       const { serverName, mediaId } = homeserver.put(randomBytes(12).toString("hex"), { bytes, ...more });
       return `${serverName}/${mediaId}`;

@@ -2,8 +2,15 @@ import { describe, expect, it } from "vitest";
 import { MemoryVerdictStore } from "../../src/verdicts/memory.ts";
 import type { SourceRecord, VerdictRecord } from "../../src/verdicts/store.ts";
 
-const clean: VerdictRecord = { outcome: "clean", stamps: { antivirus: { tag: "t", at: 1 } } };
-const infected: VerdictRecord = { outcome: "infected", stamps: { antivirus: { tag: "t", at: 1 } }, threat: "Eicar", scanner: "antivirus" };
+/** Milliseconds since the epoch. */
+const NOW = 1e12;
+const clean: VerdictRecord = { outcome: "clean", stamps: { antivirus: { tag: "t", at: NOW } } };
+const infected: VerdictRecord = {
+  outcome: "infected",
+  stamps: { antivirus: { tag: "t", at: NOW } },
+  threat: "Eicar",
+  scanner: "antivirus",
+};
 const forbidden: VerdictRecord = { outcome: "type_forbidden", mime: "text/html" };
 
 function source(pieces = 1): SourceRecord {
@@ -17,7 +24,7 @@ function storeAt(clock: { now: number }, options: { maxEntries?: number; maxByte
 
 describe("MemoryVerdictStore", () => {
   it("gives back what it was told, and nothing else", async () => {
-    await using store = storeAt({ now: 1e12 });
+    await using store = storeAt({ now: NOW });
     await store.rememberVerdict("a", clean);
     await store.rememberVerdict("b", forbidden);
     await store.rememberSource("a", source());
@@ -33,7 +40,7 @@ describe("MemoryVerdictStore", () => {
   });
 
   it("forgets each kind after its own time", async () => {
-    const clock = { now: 1e12 };
+    const clock = { now: NOW };
     await using store = storeAt(clock);
     await store.rememberVerdict("clean", clean);
     await store.rememberVerdict("infected", infected);
@@ -48,7 +55,7 @@ describe("MemoryVerdictStore", () => {
   });
 
   it("keeps nothing whose time is 0, not even the older record", async () => {
-    const clock = { now: 1e12 };
+    const clock = { now: NOW };
     await using store = storeAt(clock, { infected: 0 });
     await store.rememberVerdict("a", clean);
     await store.rememberVerdict("a", infected);
@@ -56,7 +63,7 @@ describe("MemoryVerdictStore", () => {
   });
 
   it("drops the one used longest ago past its number of entries", async () => {
-    await using store = storeAt({ now: 1e12 }, { maxEntries: 2 });
+    await using store = storeAt({ now: NOW }, { maxEntries: 2 });
     await store.rememberVerdict("a", clean);
     await store.rememberVerdict("b", clean);
     await store.verdict("a");
@@ -67,7 +74,7 @@ describe("MemoryVerdictStore", () => {
   });
 
   it("is bounded by bytes as well, whatever the pieces weigh", async () => {
-    await using store = storeAt({ now: 1e12 }, { maxBytes: 80_000 });
+    await using store = storeAt({ now: NOW }, { maxBytes: 80_000 });
     for (let n = 0; n < 10; n++) await store.rememberSource(`large ${n}`, source(300));
     const kept = await Promise.all(Array.from({ length: 10 }, (_, n) => store.source(`large ${n}`)));
     expect(kept.filter((record) => record !== undefined)).toHaveLength(3);
@@ -76,7 +83,7 @@ describe("MemoryVerdictStore", () => {
   });
 
   it("is not changed by what the caller does to its buffer", async () => {
-    await using store = storeAt({ now: 1e12 });
+    await using store = storeAt({ now: NOW });
     const record = source();
     await store.rememberSource("a", record);
     record.pieces.fill(9);
@@ -84,64 +91,78 @@ describe("MemoryVerdictStore", () => {
   });
 
   it("takes over another store's knowledge until it expires there, but never over its own", async () => {
-    const clock = { now: 1e12 };
+    const clock = { now: NOW };
     await using store = storeAt(clock);
     const known = { record: clean, expiresAt: clock.now + 10 };
     expect(store.adoptVerdict("a", known)).toEqual(known);
     clock.now += 11;
     expect(await store.verdict("a")).toBeUndefined();
     expect(store.adoptVerdict("a", known)).toBeUndefined();
-    expect(store.adoptVerdict("a", { record: clean, expiresAt: clock.now + 1e9 })).toEqual({ record: clean, expiresAt: clock.now + 1000 });
-    clock.now += 1001;
+    // No longer than it would have been kept here from the start.
+    expect(store.adoptVerdict("a", { record: clean, expiresAt: clock.now + 1e9 })).toEqual({ record: clean, expiresAt: NOW + 1000 });
+    clock.now = NOW + 1001;
     expect(await store.verdict("a")).toBeUndefined();
+    expect(store.adoptVerdict("a", { record: clean, expiresAt: clock.now + 1e9 })).toBeUndefined();
     await store.rememberVerdict("a", infected);
     expect(store.adoptVerdict("a", { record: clean, expiresAt: clock.now + 1e9 })).toMatchObject({ record: infected });
     expect(await store.verdict("a")).toMatchObject({ record: infected });
   });
 
-  it("takes the newer of two verdicts, whichever it is, and the refusal of a type before any", async () => {
-    const clock = { now: 1e12 };
-    await using store = storeAt(clock);
-    const [older, newer] = [10, 20].map((at) => ({ stamps: { antivirus: { tag: "t", at }, other: { tag: "t", at: 1 } } }));
+  it("takes the newer of two verdicts, but infected before clean, and the refusal of a type before any", async () => {
+    const clock = { now: NOW };
+    const [older, newer] = [10, 20].map((at) => ({ stamps: { antivirus: { tag: "t", at: NOW + at }, other: { tag: "t", at: NOW } } }));
     const kept = (record: VerdictRecord) => ({ record, expiresAt: clock.now + 1000 });
-    for (const [first, second] of [
-      [clean, infected],
-      [infected, clean],
-    ] as const) {
-      const [old, fresh] = [
-        { ...first, ...older },
-        { ...second, ...newer },
-      ];
-      for (const order of [
-        [old, fresh],
-        [fresh, old],
-      ]) {
-        for (const record of order) store.adoptVerdict("a", kept(record));
-        expect(await store.verdict("a")).toMatchObject({ record: fresh });
-        await store.rememberVerdict("a", { ...old, stamps: { antivirus: { tag: "t", at: 0 } } });
-      }
+    const [oldClean, newClean] = [
+      { ...clean, ...older },
+      { ...clean, ...newer },
+    ];
+    const [oldInfected, newInfected] = [
+      { ...infected, ...older },
+      { ...infected, ...newer },
+    ];
+    for (const [first, second, wins] of [
+      [oldClean, newClean, newClean],
+      [newClean, oldClean, newClean],
+      [oldClean, newInfected, newInfected],
+      [newInfected, oldClean, newInfected],
+      [oldInfected, newClean, oldInfected],
+      [newClean, oldInfected, oldInfected],
+    ]) {
+      await using store = storeAt(clock);
+      for (const record of [first, second]) if (record !== undefined) store.adoptVerdict("a", kept(record));
+      expect(await store.verdict("a")).toMatchObject({ record: wins });
     }
+    await using store = storeAt(clock);
     store.adoptVerdict("a", kept(forbidden));
-    store.adoptVerdict("a", kept({ ...clean, ...newer }));
+    store.adoptVerdict("a", kept(newClean));
     expect(await store.verdict("a")).toMatchObject({ record: forbidden });
   });
 
+  it("remembers no verdict in the place of one that stays", async () => {
+    await using store = storeAt({ now: NOW });
+    await store.rememberVerdict("a", infected);
+    expect(await store.rememberVerdict("a", clean, ({ record }) => record === infected)).toMatchObject({ record: infected });
+    expect(await store.verdict("a")).toMatchObject({ record: infected });
+    expect(await store.rememberVerdict("a", clean, () => false)).toMatchObject({ record: clean });
+    expect(await store.verdict("a")).toMatchObject({ record: clean });
+  });
+
   it("leaves no older verdict where a newer one may not be kept", async () => {
-    const clock = { now: 1e12 };
+    const clock = { now: NOW };
     await using store = storeAt(clock, { infected: 0 });
     await store.rememberVerdict("a", clean);
-    store.adoptVerdict("a", { record: { ...infected, stamps: { antivirus: { tag: "t", at: 2 } } }, expiresAt: clock.now + 1000 });
+    store.adoptVerdict("a", { record: { ...infected, stamps: { antivirus: { tag: "t", at: NOW + 2 } } }, expiresAt: clock.now + 1000 });
     expect(await store.verdict("a")).toBeUndefined();
   });
 
   it("gives a source the newest verdict of its content, from whatever source it came, and never past its time", async () => {
-    const clock = { now: 1e12 };
+    const clock = { now: NOW };
     await using store = storeAt(clock);
     const verdict = { record: clean, expiresAt: clock.now + 500 };
     await store.rememberSource("a", { ...source(), verdict });
     expect(await store.source("a")).toEqual({ ...source(), verdict });
     expect(await store.verdict(source().content)).toEqual(verdict);
-    await store.rememberVerdict(source().content, { ...infected, stamps: { antivirus: { tag: "t", at: 2 } } });
+    await store.rememberVerdict(source().content, { ...infected, stamps: { antivirus: { tag: "t", at: NOW + 2 } } });
     expect((await store.source("a"))?.verdict?.record).toMatchObject({ outcome: "infected" });
     const adopted = store.adoptSource("b", { ...source(), verdict }, clock.now + 100);
     expect(adopted.verdict?.record.outcome).toBe("infected");

@@ -10,10 +10,11 @@ import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
 
 const secret = randomBytes(32);
 const keys = new VerdictKeys(secret);
-const clean: VerdictRecord = { outcome: "clean", stamps: { antivirus: { tag: "W/tag-1", at: 1_700_000_000_000 } } };
+const now = Date.now();
+const clean: VerdictRecord = { outcome: "clean", stamps: { antivirus: { tag: "W/tag-1", at: now } } };
 const infected: VerdictRecord = {
   outcome: "infected",
-  stamps: { antivirus: { tag: "tag", at: 5 }, dlp: { tag: "", at: 6 } },
+  stamps: { antivirus: { tag: "tag", at: now }, dlp: { tag: "", at: now + 1 } },
   threat: "Eicar-Test-Signature",
   scanner: "antivirus",
 };

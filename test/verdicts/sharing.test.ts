@@ -34,11 +34,11 @@ interface Instance extends Disposable {
   [Symbol.dispose](): void;
 }
 
-/** @param options.mute it tells nobody what it lets go of */
-async function instance(options: { url?: string; patience?: number; mute?: boolean } = {}): Promise<Instance> {
+/** @param options.mute it tells nobody what it lets go of @param options.ahead milliseconds by which its clock is ahead */
+async function instance(options: { url?: string; patience?: number; mute?: boolean; ahead?: number } = {}): Promise<Instance> {
   const url = options.url ?? server.url;
   const log = { info: () => undefined, warn: () => undefined };
-  const records = new RedisRecords({ connection: { url }, keyPrefix: "mig:", secret, log });
+  const records = new RedisRecords({ connection: { url }, keyPrefix: "mig:", secret, log, now: () => Date.now() + (options.ahead ?? 0) });
   if (options.mute === true) records.publish = async () => undefined;
   const sharing = new RedisSharing({ records, patience: options.patience ?? 60_000 });
   const close = (): void => records[Symbol.dispose]();
@@ -131,14 +131,35 @@ describe("work that instances share", () => {
     await leaseOf(other.sharing.lead("work", nothing, never));
   });
 
-  it("goes ahead in the end, though somebody keeps the lease who does no work", async () => {
-    const { sharing } = await instance({ patience: 500 });
+  it("goes ahead at once where somebody planted what is no lease, and holds one then", async () => {
+    const [one, other] = [await instance(), await instance()];
     await raw.set("mig:lease:work", "planted");
+    await raw.set("mig:lease:long", "x".repeat(100_000));
     await raw.lpush("mig:lease:other", "of a wrong type");
-    const lease = await leaseOf(sharing.lead("work", nothing, never));
+    for (const name of ["work", "long", "other"]) {
+      const lease = await leaseOf(one.sharing.lead(name, nothing, never));
+      expect(await settles(other.sharing.lead(name, nothing, AbortSignal.timeout(5000)).catch(() => sleep(5000)))).toBe(false);
+      await lease[Symbol.asyncDispose]();
+      expect(await raw.exists(`mig:lease:${name}`)).toBe(0);
+    }
+  });
+
+  it("is not held up by a lease that was copied, for longer than clocks may differ", async () => {
+    const [one, other] = [await instance(), await instance({ ahead: 16_000 })];
+    const lease = await leaseOf(one.sharing.lead("work", nothing, never));
+    const copy = await raw.getBuffer("mig:lease:work");
     await lease[Symbol.asyncDispose]();
-    expect(await raw.get("mig:lease:work")).toBe("planted");
-    await leaseOf(sharing.lead("other", nothing, never));
+    await raw.set("mig:lease:work", copy ?? "");
+    await raw.set("mig:lease:another", copy ?? "");
+    expect(await settles(one.sharing.lead("work", nothing, AbortSignal.timeout(5000)).catch(() => sleep(5000)))).toBe(false);
+    await leaseOf(one.sharing.lead("another", nothing, never));
+    await leaseOf(other.sharing.lead("work", nothing, never));
+  });
+
+  it("goes ahead in the end, though one holds the lease and does not come to an end", async () => {
+    const [one, other] = [await instance(), await instance({ patience: 500 })];
+    await leaseOf(one.sharing.lead("work", nothing, never));
+    await leaseOf(other.sharing.lead("work", nothing, never));
   });
 
   it("is looked at no more often for forged messages than it can bear", async () => {

@@ -43,20 +43,20 @@ beforeEach(async () => {
   await raw.flushall();
 });
 
-/** As one instance has it, connected and listening. */
-async function instance(ttl: Lifetimes = { clean: 3_600_000, infected: 3_600_000 }): Promise<RedisVerdictStore> {
+/** As one instance has it, connected and listening. @param mute it tells nobody anything */
+async function instance(ttl: Lifetimes = { clean: 3_600_000, infected: 3_600_000 }, mute = false): Promise<RedisVerdictStore> {
+  const listeners = await listening();
   const now = (): number => clock.now;
   const log = { info: () => undefined, warn: () => undefined };
   const records = new RedisRecords({ connection: { url: server.url }, keyPrefix: "mig:", secret, log, now });
+  if (mute) records.publish = async () => undefined;
   const store = new RedisVerdictStore({ records, ttl, maxEntries: 100, now });
   onTestFinished(async () => {
     await store[Symbol.asyncDispose]();
     records[Symbol.dispose]();
   });
-  const listeners = await listening();
   await expect.poll(() => store.health().degraded, { timeout: 5000 }).toBe(false);
-  await expect.poll(listening, { timeout: 5000 }).toBeGreaterThan(listeners - 1);
-  await expect.poll(listening).toBeGreaterThan(0);
+  await expect.poll(listening).toBe(listeners + 1);
   // From here on nothing was missed.
   clock.now += 1;
   return store;
@@ -88,7 +88,7 @@ async function outcomeOf(store: RedisVerdictStore, key: string): Promise<string 
 describe("a source's record", () => {
   it("brings its verdict along in one round trip, and is then known without one", async () => {
     const [one, other] = [await instance(), await instance()];
-    const verdict = await keep(one, clean(START));
+    const verdict = await keep(one, clean(clock.now));
     await one.rememberSource("a", { ...source, verdict });
     expect(await reads(() => one.source("a"))).toBe(0);
     expect(await reads(async () => expect(await other.source("a")).toEqual({ ...source, verdict }))).toBe(1);
@@ -150,13 +150,51 @@ describe("a verdict that was made anew", () => {
   });
 
   it("by another instance, is learned within a minute without any message", async () => {
-    const [one, other] = [await instance(), await instance()];
-    await one.rememberSource("a", { ...source, verdict: await keep(one, infected(START)) });
-    for (let round = 0; round < 2; round += 1) expect(await outcomeOf(other, "a")).toBe("infected");
-    await keep(one, clean(START + 1));
-    expect(await outcomeOf(other, "a")).toBe("infected");
-    clock.now += 60_001;
+    const [one, other] = [await instance(undefined, true), await instance()];
+    await one.rememberSource("a", { ...source, verdict: await keep(one, clean(START)) });
+    for (let round = 0; round < 2; round += 1) expect(await outcomeOf(other, "a")).toBe("clean");
+    await keep(one, infected(START + 1));
     expect(await outcomeOf(other, "a")).toBe("clean");
+    clock.now += 60_001;
+    expect(await outcomeOf(other, "a")).toBe("infected");
+  });
+
+  it("clean, neither replaces an infected one that stays, whoever found it, nor one that this process found itself", async () => {
+    const [one, other] = [await instance(), await instance()];
+    const stays = ({ record }: KeptVerdict): boolean => record.outcome === "infected";
+    await keep(one, infected(START));
+    expect(await other.rememberVerdict(CONTENT, clean(START + 5), stays)).toMatchObject({ record: infected(START) });
+    for (const store of [one, other, await instance()]) expect((await store.verdict(CONTENT, true))?.record).toEqual(infected(START));
+    // An instance that could not tell the others at the time does so when it sees what they believe.
+    await raw.flushall();
+    const third = await instance();
+    await keep(third, clean(START + 5));
+    expect((await one.verdict(CONTENT, true))?.record).toEqual(infected(START));
+    await expect.poll(async () => (await third.verdict(CONTENT, true))?.record.outcome).toBe("infected");
+    // Once nothing speaks for it any more, it goes, on all of them that ask anew.
+    expect(await other.rememberVerdict(CONTENT, clean(START + 9), () => false)).toMatchObject({ record: clean(START + 9) });
+    expect((await (await instance()).verdict(CONTENT))?.record).toEqual(clean(START + 9));
+  });
+
+  it("by two at the same moment, is infected in the end", async () => {
+    const [one, other] = [await instance(), await instance()];
+    const stays = ({ record }: KeptVerdict): boolean => record.outcome === "infected";
+    for (let round = 0; round < 20; round += 1) {
+      await raw.flushall();
+      const key = keys.content(randomBytes(32), "policy");
+      const cleans = [1, 2, 3].map((at) => other.rememberVerdict(key, clean(START + at), stays));
+      await Promise.all([...cleans, one.rememberVerdict(key, infected(START)), other.rememberVerdict(key, clean(START + 4), stays)]);
+      expect((await (await instance()).verdict(key))?.record.outcome).toBe("infected");
+    }
+  });
+
+  it("is kept no longer than this instance keeps verdicts, however long the other one does", async () => {
+    const [one, other] = [await instance({ clean: 1e9, infected: 1e9 }), await instance({ clean: 1e6, infected: 1e6 })];
+    await keep(one, clean(START));
+    expect(await other.verdict(CONTENT)).toMatchObject({ expiresAt: START + 1e6 });
+    clock.now = START + 1e6;
+    expect(await (await instance({ clean: 1e6, infected: 1e6 })).verdict(CONTENT)).toBeUndefined();
+    expect((await (await instance({ clean: 1e9, infected: 1e9 })).verdict(CONTENT))?.record.outcome).toBe("clean");
   });
 
   it("is not undone by an older one that somebody puts back", async () => {
