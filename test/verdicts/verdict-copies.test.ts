@@ -67,6 +67,11 @@ async function listening(): Promise<number> {
   return count;
 }
 
+/** As long as what was found infected counts. */
+function stays({ record }: KeptVerdict): boolean {
+  return record.outcome === "infected";
+}
+
 async function keep(store: RedisVerdictStore, record: VerdictRecord): Promise<KeptVerdict> {
   const kept = await store.rememberVerdict(CONTENT, record);
   if (kept === undefined) throw new Error("it was not kept");
@@ -161,7 +166,6 @@ describe("a verdict that was made anew", () => {
 
   it("clean, neither replaces an infected one that stays, whoever found it, nor one that this process found itself", async () => {
     const [one, other] = [await instance(), await instance()];
-    const stays = ({ record }: KeptVerdict): boolean => record.outcome === "infected";
     await keep(one, infected(START));
     expect(await other.rememberVerdict(CONTENT, clean(START + 5), stays)).toMatchObject({ record: infected(START) });
     for (const store of [one, other, await instance()]) expect((await store.verdict(CONTENT, true))?.record).toEqual(infected(START));
@@ -178,7 +182,6 @@ describe("a verdict that was made anew", () => {
 
   it("by two at the same moment, is infected in the end", async () => {
     const [one, other] = [await instance(), await instance()];
-    const stays = ({ record }: KeptVerdict): boolean => record.outcome === "infected";
     for (let round = 0; round < 20; round += 1) {
       await raw.flushall();
       const key = keys.content(randomBytes(32), "policy");
