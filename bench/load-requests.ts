@@ -1,5 +1,4 @@
 /** The requests of the load generator, as bytes, and what the right answer to each is. */
-import { randomBytes } from "node:crypto";
 import olm from "@matrix-org/olm";
 import type { LoadSpec } from "./load-spec.ts";
 import { MediaHashes, SERVER_NAME, mediaId, tailOf } from "./media.ts";
@@ -13,6 +12,9 @@ export interface PreparedRequest {
 /** The body of the request with this number, for the media with this ID. */
 type BodyOf = (count: number, id: string) => string;
 
+/** Any, but always the same: who knows the media knows it under these. */
+const KEY = Buffer.alloc(32, 7);
+const IV = Buffer.concat([Buffer.alloc(8, 7), Buffer.alloc(8)]);
 /** How many bodies are encrypted beforehand at least: clients encrypt each anew. */
 const SEALED = 256;
 
@@ -70,9 +72,8 @@ function headOf(target: URL, index: number): string {
 /** `{file}` with the hash of the media with this ID. Any bytes are the ciphertext of something, under any key. */
 function fileBodies(size: number): (id: string) => string {
   const hashes = new MediaHashes(size);
-  const key = { alg: "A256CTR", ext: true, k: randomBytes(32).toString("base64url"), key_ops: ["encrypt", "decrypt"], kty: "oct" };
-  const iv = unpadded(Buffer.concat([randomBytes(8), Buffer.alloc(8)]));
-  const file = JSON.stringify({ v: "v2", key, iv, hashes: { sha256: "HASH" }, url: "URL" });
+  const key = { alg: "A256CTR", ext: true, k: KEY.toString("base64url"), key_ops: ["encrypt", "decrypt"], kty: "oct" };
+  const file = JSON.stringify({ v: "v2", key, iv: unpadded(IV), hashes: { sha256: "HASH" }, url: "URL" });
   const [start = "", middle = "", end = ""] = file.split(/HASH|URL/);
   return (id) => `{"file":${start}${unpadded(hashes.of(id))}${middle}mxc://${SERVER_NAME}/${id}${end}}`;
 }

@@ -4,7 +4,7 @@
  */
 import { BASE_PATH } from "../src/http/app.ts";
 import { USAGE, UsageError, chosen, parseCommandLine } from "./command-line.ts";
-import { type GroupReport, markdownReport, progressLine, textReport } from "./report.ts";
+import { type GroupReport, isFailure, markdownReport, progressLine, textReport } from "./report.ts";
 import { GROUPS } from "./rows/index.ts";
 import { type Outcome, Runner } from "./run-row.ts";
 import { Stage } from "./stage.ts";
@@ -29,20 +29,20 @@ async function run(args: readonly string[]): Promise<void> {
     ...(baseUrl === undefined ? {} : { given: { url: baseUrl, ...(pid === undefined ? {} : { pid }) } }),
   });
   const reports: GroupReport[] = [];
-  let errors = 0;
+  let failed = false;
   for (const group of groups) {
     const outcomes: Outcome[] = [];
     for (const row of group.rows) {
       const outcome = await runner.run(row);
       // Standard output is for the tables.
       process.stderr.write(`${progressLine(outcome)}\n`);
-      if ("errors" in outcome) errors += outcome.errors;
+      failed ||= isFailure(outcome);
       outcomes.push(outcome);
     }
     reports.push({ group, outcomes });
   }
   process.stdout.write(`${rendered(reports, options.format)}\n`);
-  if (errors > 0) process.exitCode = 1;
+  if (failed) process.exitCode = 1;
 }
 
 function rendered(reports: readonly GroupReport[], format: "text" | "json" | "markdown"): string {

@@ -46,30 +46,36 @@ function markdownLine(cells: readonly Cell[]): string {
   return `| ${cells.map((cell) => String(cell).replaceAll("|", "\\|")).join(" | ")} |`;
 }
 
+/** Whether its figures, if it has any, say nothing. */
+export function isFailure(outcome: Outcome): boolean {
+  return "failure" in outcome || ("errors" in outcome && (outcome.errors > 0 || !(outcome.figures.requestsPerSecond > 0)));
+}
+
 /** One line, while the next row is under way. */
 export function progressLine(outcome: Outcome): string {
   const { name } = outcome.row;
-  if (!("figures" in outcome)) return `${name}: ${factsText(outcome.facts)}`;
+  if (isFailure(outcome)) return `${name}: ${complaint(outcome)}`;
+  if (!("figures" in outcome)) return `${name}: ${"facts" in outcome ? factsText(outcome.facts) : ""}`;
   const { requestsPerSecond, p50 } = outcome.figures;
-  const errors = outcome.errors === 0 ? "" : `, ${outcome.errors} ERRORS: ${outcome.examples.join("; ")}`;
-  return `${name}: ${rounded(requestsPerSecond)} requests/s, p50 ${rounded(p50)} ms${errors}`;
+  return `${name}: ${rounded(requestsPerSecond)} requests/s, p50 ${rounded(p50)} ms`;
 }
 
 function tablesOf(outcomes: readonly Outcome[]): { heading: readonly string[]; rows: Cell[][] }[] {
   const loads = outcomes.flatMap((outcome) => ("figures" in outcome ? [loadCells(outcome)] : []));
-  const facts = outcomes.flatMap((outcome) => ("figures" in outcome ? [] : factCells(outcome)));
+  const facts = outcomes.flatMap((outcome) => ("measure" in outcome.row && "facts" in outcome ? factCells(outcome as FactOutcome) : []));
   return [
     ...(loads.length === 0 ? [] : [withoutEmpty(COLUMNS, loads)]),
     ...(facts.length === 0 ? [] : [{ heading: ["row", "what", "value"], rows: facts }]),
   ];
 }
 
-function loadCells({ row, figures, ceilings, facts, errors }: LoadOutcome): Cell[] {
+function loadCells(outcome: LoadOutcome): Cell[] {
+  const { row, figures, ceilings, facts } = outcome;
   const media = !row.endpoint.startsWith("scan");
   const { homeserver, icap } = ceilings;
   const burst = row.requests !== undefined;
   return [
-    errors === 0 ? row.title : `${row.title}: ${errors} ERRORS`,
+    isFailure(outcome) ? `${row.title}: VOID` : row.title,
     row.connections,
     rounded(figures.requestsPerSecond),
     media ? rounded(figures.bytesPerSecond / 1e6) : NONE,
@@ -100,10 +106,13 @@ function withoutEmpty(heading: readonly string[], rows: readonly Cell[][]): { he
 }
 
 function complaints(outcomes: readonly Outcome[]): string[] {
-  return outcomes.flatMap((outcome) => {
-    if (!("errors" in outcome) || outcome.errors === 0) return [];
-    return [`${outcome.errors} ERRORS in ${outcome.row.name}, its figures are void: ${outcome.examples.join("; ")}`];
-  });
+  return outcomes.filter(isFailure).map((outcome) => `${outcome.row.name}: ${complaint(outcome)}`);
+}
+
+function complaint(outcome: Outcome): string {
+  if ("failure" in outcome) return `FAILED: ${outcome.failure}`;
+  if ("errors" in outcome && outcome.errors === 0) return "NOTHING WAS ANSWERED in the time of a run: --seconds gives it more";
+  return "errors" in outcome ? `${outcome.errors} ERRORS, its figures are void: ${outcome.examples.join("; ")}` : "";
 }
 
 function factsText(facts: Readonly<Record<string, number>>): string {

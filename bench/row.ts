@@ -32,6 +32,8 @@ interface AnyRow {
   /** For `--only`. */
   readonly name: string;
   readonly title: string;
+  /** At most so many runs: more would take too long. */
+  readonly runs?: number;
   /** The gateway's; an implementation that was started by somebody else has what it has. */
   readonly gateway?: GatewaySetup;
 }

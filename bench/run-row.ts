@@ -34,7 +34,13 @@ export interface FactOutcome {
   readonly runs: readonly Facts[];
 }
 
-export type Outcome = LoadOutcome | FactOutcome;
+/** It could not be measured at all. */
+export interface Failure {
+  readonly row: Row;
+  readonly failure: string;
+}
+
+export type Outcome = LoadOutcome | FactOutcome | Failure;
 
 /** An implementation of the API that somebody else has started. */
 export interface Given {
@@ -66,20 +72,29 @@ export class Runner {
     this.#options = options;
   }
 
-  run(row: Row): Promise<Outcome> {
-    return "measure" in row ? this.#facts(row) : this.#load(row);
+  /** Never rejects: one row that fails leaves the others to be measured. */
+  async run(row: Row): Promise<Outcome> {
+    try {
+      return await ("measure" in row ? this.#facts(row) : this.#load(row));
+    } catch (error) {
+      return { row, failure: error instanceof Error ? error.message : String(error) };
+    }
+  }
+
+  #runsOf({ runs = Infinity }: Row): number {
+    return Math.min(runs, this.#options.runs);
   }
 
   async #facts(row: FactRow): Promise<FactOutcome> {
     const runs: Facts[] = [];
-    for (let run = 0; run < this.#options.runs; run += 1) runs.push(await row.measure(this.#stage, row.gateway ?? {}));
+    for (let run = 0; run < this.#runsOf(row); run += 1) runs.push(await row.measure(this.#stage, row.gateway ?? {}));
     return { row, runs, facts: medianOf(runs) };
   }
 
   async #load(row: LoadRow): Promise<LoadOutcome> {
     const runs: { figures: Figures; facts: Facts; result: LoadResult }[] = [];
     const ceilings: Ceilings[] = [];
-    for (let run = 0; run < this.#options.runs; run += 1) {
+    for (let run = 0; run < this.#runsOf(row); run += 1) {
       ceilings.push(await this.#ceilingsOf(row, run));
       runs.push(await this.#loadOnce(row));
     }

@@ -31,7 +31,8 @@ export interface RedisPeer {
   readonly empty: () => Promise<void>;
   /** Since it was started. */
   readonly commands: () => Promise<CommandCounts>;
-  /** Bytes that its values take. */
+  /** How many values there are, and how many bytes Redis has taken. */
+  readonly keys: () => Promise<number>;
   readonly memory: () => Promise<number>;
 }
 
@@ -140,7 +141,8 @@ export class Stage implements AsyncDisposable {
       url,
       empty: async () => void (await client.flushall()),
       commands: async () => parseCommandStats(await client.info("commandstats")),
-      memory: async () => Number(/^used_memory_dataset:(\d+)/m.exec(await client.info("memory"))?.[1]),
+      keys: () => client.dbsize(),
+      memory: async () => Number(/^used_memory:(\d+)/m.exec(await client.info("memory"))?.[1]),
     };
   }
 
