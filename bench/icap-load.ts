@@ -1,8 +1,7 @@
-/** The processes of `icap.ts`: `server` answers 204 at the last chunk of anything; `raw` and `ours` send bodies to a server for a while, and tell how many. */
+/** A process that sends bodies to an ICAP server for a while, and tells how many: `raw` writes what was prepared beforehand, `ours` is the ICAP client. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { type Socket, connect, createServer } from "node:net";
-import type { AddressInfo } from "node:net";
+import { type Socket, connect } from "node:net";
 import { IcapService } from "../icap/index.ts";
 
 export interface Load {
@@ -26,37 +25,11 @@ export interface LoadResult {
 const PIECE = 64 * 1024;
 /** So that no two bodies of a process are the same. */
 let counter = 0;
-const ANSWER = 'ICAP/1.0 204 No Content\r\nISTag: "bench"\r\nEncapsulated: null-body=0\r\n\r\n';
-const OPTIONS = 'ICAP/1.0 200 OK\r\nMethods: RESPMOD\r\nISTag: "bench"\r\nAllow: 204\r\nEncapsulated: null-body=0\r\n\r\n';
 
 if (process.argv[1] === import.meta.filename) {
-  const [role, load = "{}"] = process.argv.slice(2);
-  if (role === "server") process.send?.(await startServer());
-  else {
-    const result = await run(JSON.parse(load) as Load);
-    process.send?.(result, () => process.exit());
-  }
+  const result = await run(JSON.parse(process.argv[2] ?? "{}") as Load);
+  process.send?.(result, () => process.exit());
   process.once("disconnect", () => process.exit());
-}
-
-/** As little as can be done: no message is parsed, the end of a body is told by its last bytes. */
-async function startServer(): Promise<string> {
-  const server = createServer({ noDelay: true }, (socket) => {
-    let start = "";
-    let tail = "";
-    socket.on("error", () => socket.destroy());
-    socket.on("data", (bytes: Buffer) => {
-      if (start === "") start = bytes.toString("latin1", 0, 7);
-      tail = (tail + bytes.toString("latin1", Math.max(0, bytes.length - 7))).slice(-7);
-      const options = start === "OPTIONS";
-      if (!tail.endsWith(options ? "\r\n\r\n" : "\r\n0\r\n\r\n")) return;
-      socket.write(options ? OPTIONS : ANSWER);
-      start = "";
-      tail = "";
-    });
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  return `icap://127.0.0.1:${(server.address() as AddressInfo).port}/bench`;
 }
 
 async function run(load: Load): Promise<LoadResult> {

@@ -52,7 +52,7 @@ interface Row {
 }
 
 async function startInstant(): Promise<string> {
-  const child = fork(join(import.meta.dirname, "icap-load.ts"), ["server"]);
+  const child = fork(join(import.meta.dirname, "instant-icap.ts"));
   parts.defer(() => end(child));
   return firstMessage<string>(child);
 }
@@ -84,7 +84,7 @@ function rateOf(results: readonly LoadResult[], size: number): Rate {
 }
 
 function load(what: Load): Promise<LoadResult> {
-  return firstMessage<LoadResult>(fork(join(import.meta.dirname, "icap-load.ts"), ["client", JSON.stringify(what)]));
+  return firstMessage<LoadResult>(fork(join(import.meta.dirname, "icap-load.ts"), [JSON.stringify(what)]));
 }
 
 function firstMessage<T>(child: ChildProcess): Promise<T> {

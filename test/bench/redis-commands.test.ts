@@ -1,0 +1,17 @@
+import { expect, it } from "vitest";
+import { commandsBetween, parseCommandStats } from "../../bench/redis-commands.ts";
+
+/** What Redis says when it has been asked so often. */
+function stats(calls: Readonly<Record<string, number>>): string {
+  const lines = Object.entries(calls).map(
+    ([name, count]) => `cmdstat_${name}:calls=${count},usec=5,usec_per_call=1.2,rejected_calls=0,failed_calls=0`,
+  );
+  return `# Commandstats\r\n${lines.join("\r\n")}\r\n`;
+}
+
+it("counts the commands between two looks, without those that the benchmark sends itself", () => {
+  const before = parseCommandStats(stats({ getrange: 10, set: 5, info: 3, "client|setname": 1 }));
+  const after = parseCommandStats(stats({ getrange: 17, set: 5, info: 4, ping: 8, "script|load": 2, "client|setname": 2, evalsha: 1 }));
+  expect(commandsBetween(before, after)).toBe(10);
+  expect(commandsBetween(after, after)).toBe(0);
+});
