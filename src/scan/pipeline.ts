@@ -235,7 +235,6 @@ export class Pipeline {
   /** In its turn. @throws GatewayError `rate_limited`, `scanner_unavailable`; whatever ends the gateway. */
   async #slot(): Promise<Disposable> {
     const { admission, timeout } = this.#options;
-    const waitedTooLong = (): Error => new GatewayError("scanner_unavailable", { detail: "waited too long for its turn" });
     using time = new Deadline(timeout, waitedTooLong, this.#stop.signal);
     return await admission.scans.acquire(time.signal);
   }
@@ -294,6 +293,10 @@ function findingOf({ known, examined }: Pick<Found, "known" | "examined">): Find
   const finding = known ?? examined?.finding;
   if (finding === undefined) throw new GatewayError("internal", { detail: "nothing was found out" });
   return finding;
+}
+
+function waitedTooLong(): GatewayError {
+  return new GatewayError("scanner_unavailable", { detail: "waited too long for its turn" });
 }
 
 /** The same media, letting go of the request's own things with it. */
