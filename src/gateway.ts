@@ -47,8 +47,9 @@ export async function createGateway(config: Config, options: { readonly log: Log
   await access(config.scan.temp_directory, constants.R_OK | constants.W_OK | constants.X_OK);
   const keys = started.adopt(await openRequestKeys(config), (open) => open.free());
   for (const warning of keys.warnings) log.warn(warning);
-  const { authorization_ttl: authorizationTtl } = config.download;
-  const source = started.use(new Permissions({ homeserver: openHomeserver(config), ttl: authorizationTtl }));
+  const homeserver = openHomeserver(config);
+  const permissions = openPermissions(config, homeserver);
+  const source = started.use(permissions ?? homeserver);
   const spools = started.use(openSpools(config));
   const types = started.use(createTypeDetector());
   const stores = started.use(await openStores(config, keys, log, metrics));
@@ -64,7 +65,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
   const memory = openMemory(config);
   const pipeline = new Pipeline({
     source,
-    permits: ({ mxc, variant, credentials }) => source.permits(mxc, variant, credentials),
+    permits: ({ mxc, variant, credentials }) => permissions?.permits(mxc, variant, credentials) ?? false,
     memory,
     spools,
     types,
@@ -141,6 +142,11 @@ function openHomeserver({ download, scan }: Config): Homeserver {
     additionalHeaders: download.additional_headers,
     maxDecodedSize: scan.max_file_size,
   });
+}
+
+/** Undefined where each request asks for itself. */
+function openPermissions({ download: { authorization_ttl: ttl } }: Config, homeserver: Homeserver): Permissions | undefined {
+  return ttl > 0 ? new Permissions({ homeserver, ttl }) : undefined;
 }
 
 function openSpools({ scan }: Config): SpoolPool {

@@ -11,7 +11,7 @@ import type { Credentials, FetchedMedia, Identifier, MediaSource, MediaVariant, 
 export interface PermissionsOptions {
   /** Who is asked. */
   readonly homeserver: MediaSource & Identifier;
-  /** Milliseconds that a yes counts, from the moment that it was asked for; 0: not at all. */
+  /** Milliseconds that a yes counts, from the moment that it was asked for. */
   readonly ttl: number;
   /** Milliseconds, monotonic. */
   readonly now?: () => number;
@@ -101,7 +101,6 @@ export class Permissions implements MediaSource, Identifier {
 
   /** What stands for the Authorization that goes to the homeserver; undefined where nothing is remembered. */
   #tokenOf(credentials: Credentials): string | undefined {
-    if (this.#ttl <= 0) return undefined;
     const authorization = authorizationOf(credentials);
     return authorization && createHmac("sha256", this.#secret).update(authorization).digest("base64url");
   }

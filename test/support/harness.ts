@@ -158,8 +158,9 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     maxDecodedSize: options.pipeline?.maxFileSize ?? 200 << 20,
     timeouts: { bodyIdle: options.bodyIdle ?? 10_000 },
   });
-  const { authorizationTtl: ttl = 0, now } = options;
-  const permissions = stack.use(new Permissions({ homeserver: source, ttl, ...(now === undefined ? {} : { now }) }));
+  const { authorizationTtl: ttl, now } = options;
+  const permissions = ttl === undefined ? undefined : new Permissions({ homeserver: source, ttl, ...(now === undefined ? {} : { now }) });
+  const asked = stack.use(permissions ?? source);
   const advice: Harness["advice"] = [];
   const turned: { threat: string }[] = [];
   const events: PipelineEvents = {
@@ -174,8 +175,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const scanners = options.scanners ?? [scanner];
   const admission = new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission });
   const pipeline = new Pipeline({
-    source: permissions,
-    permits: ({ mxc, variant, credentials }) => permissions.permits(mxc, variant, credentials),
+    source: asked,
+    permits: ({ mxc, variant, credentials }) => permissions?.permits(mxc, variant, credentials) ?? false,
     memory: new MediaMemory({ bytes: options.mediaMemory ?? 0, largest: options.mediaMemory ?? 0 }),
     spools,
     types: stack.use(createTypeDetector()),
@@ -196,7 +197,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     sendsTokens: true,
     identify: async (request, signal) => {
       const token = request.credentials.authorization?.replace("Bearer ", "");
-      return options.context === undefined ? identify(request, scanners, permissions, signal) : options.context(token);
+      return options.context === undefined ? identify(request, scanners, asked, signal) : options.context(token);
     },
     timeout: 60_000,
     events,
