@@ -29,6 +29,7 @@ export function createApp(options: AppOptions): Application {
   app.use(async (context, next) => {
     const started = performance.now();
     context.set("journal", {});
+    context.set("errorForm", "scanner");
     for (const [name, value] of Object.entries(COMMON_HEADERS)) context.header(name, value);
     await next();
     const delivery = context.get("delivery");

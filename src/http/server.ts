@@ -43,7 +43,7 @@ export async function listen(app: Application, options: ListenOptions): Promise<
     errorHandler: (error) => {
       const failure = new GatewayError(error instanceof RequestError ? "bad_request" : "internal", { cause: error });
       app.refused?.(failure);
-      return Response.json(failure.body, { status: failure.status, headers: COMMON_HEADERS });
+      return Response.json(failure.body("scanner"), { status: failure.status, headers: COMMON_HEADERS });
     },
   });
   const server = createServer(

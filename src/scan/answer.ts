@@ -34,7 +34,7 @@ export function verdictAnswer(request: MediaRequest, decision: Decision, events:
 /** A refusal of bytes is an error; of a verdict it is the verdict. */
 export function refusal(request: MediaRequest, error: GatewayError): VerdictAnswer {
   if (request.want !== "verdict") throw error;
-  return { kind: "verdict", clean: false, info: String(error.body["info"]) };
+  return { kind: "verdict", clean: false, info: error.info };
 }
 
 /** Media with the headers of this very request's answer from the homeserver. */
