@@ -42,6 +42,7 @@ const ANSWERS = {
   unscannable: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media can't be scanned, so it is blocked" },
   too_large: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media is too large to be scanned" },
   upload_too_large: { status: 413, reason: "MCS_MEDIA_NOT_CLEAN", info: "The file is too large" },
+  upload_too_slow: { status: 408, reason: "M_UNKNOWN", info: "The file came too slowly" },
   type_forbidden: { status: 403, reason: "MCS_MIME_TYPE_FORBIDDEN", info: "Media of this type is not allowed" },
   scanner_unavailable: { status: 503, reason: "M_UNKNOWN", info: "The media can't be scanned at the moment" },
   unclear_verdict: { status: 503, reason: "M_UNKNOWN", info: "The scanner's answer could not be understood" },

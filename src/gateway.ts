@@ -6,6 +6,7 @@ import { createAdminApp, type Readiness } from "./http/admin.ts";
 import { createApp } from "./http/app.ts";
 import { ClientAddresses } from "./http/client-address.ts";
 import { type Listener, listen } from "./http/server.ts";
+import { openIntake } from "./intake.ts";
 import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
 import { SpoolPool } from "./media/spool.ts";
@@ -49,10 +50,10 @@ export async function createGateway(config: Config, options: { readonly log: Log
   const spools = started.use(openSpools(config));
   const types = started.use(createTypeDetector());
   const stores = started.use(await openStores(config, keys, log, metrics));
-  const { icap, scripts } = openScanners(config, stores.shared, reports, log);
-  const scanners: readonly Scanner[] = [...icap, ...scripts];
+  const opened = openScanners(config, stores.shared, reports, log);
+  const { icap, scripts, all: scanners } = opened;
   for (const scanner of scanners) started.use(scanner);
-  const policy = policyFor(config, scanners, reports);
+  const policy = policyFor(config, opened.for.download, reports);
   const admission = new Admission({
     maxConcurrent: config.scan.max_concurrent,
     maxQueued: config.scan.max_queued,
@@ -74,19 +75,20 @@ export async function createGateway(config: Config, options: { readonly log: Log
     streams: Math.max(1, Math.floor(config.scan.spool.memory / 2 / PIECE_SIZE)),
     maxFileSize: config.scan.max_file_size,
     wait: config.scan.wait,
-    identify: (request, signal) => identify(request, scanners, source, signal),
+    identify: (request, signal) => identify(request, opened.for.download, source, signal),
     sendsTokens: config.download.base_homeserver_url !== undefined,
     timeout: config.scan.timeout,
     events: reports,
   });
+  const intake = started.use(openIntake(config, { pipeline, source, scanners: opened, stores, admission, reports }));
   metrics.observe({
     scanners: () => [
       ...icap.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: scanner.replicas() })),
       ...scripts.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: [] })),
     ],
     requests: () => ({
-      active: admission.scans.taken + admission.transfers.taken,
-      queued: admission.scans.waiting + admission.transfers.waiting,
+      active: admission.scans.taken + admission.transfers.taken + admission.uploads.taken,
+      queued: admission.scans.waiting + admission.transfers.waiting + admission.uploads.waiting,
     }),
     spool: () => spools.usage(),
   });
@@ -99,6 +101,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
     addresses: new ClientAddresses(config.web.trusted_proxies),
     headersToForward: config.download.headers_to_forward,
     report: (report) => reports.request(report),
+    ...intake.doors,
   });
   const { listener, adminListener } = await openListeners(config, app, readiness, metrics, started);
   for (const scanner of scanners) void scanner.start();
@@ -109,7 +112,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
     closing = true;
     ended ??= (async () => {
       const limit = AbortSignal.timeout(SHUTDOWN_LIMIT);
-      await Promise.all([listener.close(limit), pipeline.shutdown(limit)]);
+      await Promise.all([listener.close(limit), pipeline.shutdown(limit), intake.shutdown(limit)]);
       await adminListener.close(AbortSignal.abort());
       await parts.disposeAsync();
     })();

@@ -28,6 +28,7 @@ const CODES: Record<ErrorCode, true> = {
   unscannable: true,
   too_large: true,
   upload_too_large: true,
+  upload_too_slow: true,
   type_forbidden: true,
   scanner_unavailable: true,
   unclear_verdict: true,

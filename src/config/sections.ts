@@ -82,6 +82,14 @@ export const download = section({
     .default([]),
 });
 
+export const upload = section({ enabled: z.boolean().default(false) });
+
+/** `enabled` is left open where the file does not say: it then depends on whether tokens can be checked. */
+export const scanFile = section({
+  enabled: z.boolean().exactOptional(),
+  require_token: z.boolean().default(true),
+});
+
 const previousSecrets = { previous_request_secret_paths: z.array(path).default([]) };
 
 export const crypto = section({

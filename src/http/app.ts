@@ -7,11 +7,17 @@ import { COMMON_HEADERS } from "./common-headers.ts";
 import type { HttpEnv } from "./env.ts";
 import { errorAnswer } from "./errors.ts";
 import { type MediaRoutesOptions, mediaRoutes } from "./media-routes.ts";
+import { type FileChecker, scanFileRoute } from "./scan-file-route.ts";
 import type { Application } from "./server.ts";
+import { type Uploader, uploadRoutes } from "./upload-routes.ts";
 
 export type { RequestReport } from "../observability/reports.ts";
 
 export interface AppOptions extends MediaRoutesOptions {
+  /** Undefined where uploads don't come this way: their paths are unknown then. */
+  readonly uploads?: Uploader;
+  /** Undefined where files are not checked before. */
+  readonly fileChecks?: FileChecker;
   /** Called once for each request, when the last byte of its answer is out, or will never be. */
   readonly report: (report: RequestReport) => void;
 }
@@ -48,6 +54,9 @@ export function createApp(options: AppOptions): Application {
   });
   app.options("*", (context) => context.body(null, 200));
   app.route(BASE_PATH, mediaRoutes(options));
+  const { uploads, fileChecks } = options;
+  if (fileChecks !== undefined) app.route(BASE_PATH, scanFileRoute({ ...options, fileChecks }));
+  if (uploads !== undefined) app.route("/_matrix/media", uploadRoutes({ ...options, uploads }));
   app.notFound((context) => errorAnswer(context, new GatewayError("unrecognized_route")));
   app.onError((thrown, context) => errorAnswer(context, thrown));
   return {

@@ -62,7 +62,8 @@ export function mediaHeaders(media: {
   };
 }
 
-function safeType(claimed: string | undefined): { header: string; essence: string } {
+/** A media type written anew, whatever was claimed; and its essence, in lower case. */
+export function safeType(claimed: string | undefined): { header: string; essence: string } {
   if (claimed !== undefined && claimed.length <= MAX_TYPE_LENGTH) {
     try {
       const { type, parameters } = parseType(claimed);

@@ -1,13 +1,13 @@
 /** The content-scanner API: routes that answer with media or with a verdict. */
 import { type Context, Hono } from "hono";
-import { type Attachment, parseEncryptedFile } from "../crypto/attachment.ts";
+import { parseEncryptedFile } from "../crypto/attachment.ts";
 import type { RequestKeys } from "../crypto/keys.ts";
-import { decryptRequestBody } from "../crypto/request-body.ts";
 import { GatewayError } from "../errors.ts";
 import { parseMxc, parseMxcUrl } from "../media/mxc.ts";
 import type { MediaVariant, Mxc } from "../media/source.ts";
 import type { MediaRequest } from "../scan/request.ts";
 import { Caller, type CallerOptions } from "./caller.ts";
+import { readEncryptedFile } from "./encrypted-file.ts";
 import type { HttpEnv } from "./env.ts";
 import { readJsonObject } from "./json-body.ts";
 import { answerWith, type MediaPipeline } from "./media-answer.ts";
@@ -79,20 +79,11 @@ function plain(context: Context<HttpEnv>): { mxc: Mxc; attachment: undefined } {
 }
 
 async function encrypted(context: Context<HttpEnv>, keys: RequestKeys): Promise<Ask> {
-  const body = await readJsonObject(context.env.incoming);
-  if (body["encrypted_body"] === undefined) return { ...encryptedFile(body), variant: DOWNLOAD };
-  const inner = decryptRequestBody(keys, body["encrypted_body"]);
-  try {
-    return { ...encryptedFile(inner), variant: DOWNLOAD };
-  } catch (error) {
-    // One answer for all that can be wrong with it: a second one would make an oracle.
-    throw new GatewayError("bad_decryption", { cause: error });
-  }
-}
-
-function encryptedFile(body: unknown): { mxc: Mxc; attachment: Attachment } {
-  const { url, attachment } = parseEncryptedFile((body as Record<string, unknown>)["file"]);
-  const mxc = parseMxcUrl(url);
-  if (mxc === undefined) throw new GatewayError("malformed_request", { info: "file.url is not an mxc:// URI" });
-  return { mxc, attachment };
+  const body = await readJsonObject(context.env);
+  return readEncryptedFile(keys, body, (file) => {
+    const { url, attachment } = parseEncryptedFile(file);
+    const mxc = parseMxcUrl(url);
+    if (mxc === undefined) throw new GatewayError("malformed_request", { info: "file.url is not an mxc:// URI" });
+    return { mxc, attachment, variant: DOWNLOAD };
+  });
 }

@@ -209,7 +209,7 @@ function mediaUrl(base: string, api: string, { serverName, mediaId }: Mxc, varia
 }
 
 /** The signal's reason as it is, a GatewayError as it is, anything else as `homeserver_failed`; undefined: the body ended without a word. */
-function failure(error: unknown, signal: AbortSignal): Error {
+export function failure(error: unknown, signal: AbortSignal): Error {
   if (signal.aborted && signal.reason instanceof Error) return signal.reason;
   if (error instanceof GatewayError) return error;
   return new GatewayError("homeserver_failed", { detail: describe(error) });

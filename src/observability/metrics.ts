@@ -3,7 +3,17 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom
 import type { ErrorCode } from "../errors.ts";
 
 /** The routes of the API; `other` is everything that is none. */
-export type MetricRoute = "download" | "thumbnail" | "scan" | "download_encrypted" | "scan_encrypted" | "public_key" | "other";
+export type MetricRoute =
+  | "download"
+  | "thumbnail"
+  | "scan"
+  | "download_encrypted"
+  | "scan_encrypted"
+  | "public_key"
+  | "scan_file"
+  | "upload"
+  | "create"
+  | "other";
 
 /** How a request ended: well, with an error, or with the client gone. */
 export type MetricOutcome = "ok" | "aborted" | ErrorCode;

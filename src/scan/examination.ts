@@ -1,4 +1,4 @@
-/** Media that nobody knows yet: downloaded, hashed, decrypted and scanned in one pass, and the verdict kept. */
+/** Media that nobody knows yet: hashed, decrypted and scanned in one pass while it comes, and the verdict kept. */
 import { createAttachmentDecryptor, type Attachment, assertCounterRange } from "../crypto/attachment.ts";
 import { GatewayError } from "../errors.ts";
 import type { DetectedType, TypeDetector } from "../media/mime.ts";
@@ -13,14 +13,14 @@ import { Deadline, waitFor } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
 import { type Arrival, Intake } from "./intake.ts";
 import type { Decision } from "./policy.ts";
-import type { Finding, Recall, RecallOptions } from "./recall.ts";
+import type { Finding, Panel, RecallOptions } from "./recall.ts";
 import { Replacements } from "./replacement.ts";
-import type { DeliverableMedia, MediaRequest } from "./request.ts";
+import type { Commission, DeliverableMedia, MediaRequest } from "./request.ts";
 import type { ScanSubject } from "./scanner.ts";
 import { SharedSpool } from "./shared-spool.ts";
 import { SingleFlight } from "./single-flight.ts";
 
-export interface ExaminationOptions extends RecallOptions {
+export interface ExaminationOptions extends Pick<RecallOptions, "verdicts"> {
   readonly source: MediaSource;
   readonly spools: SpoolPool;
   readonly types: TypeDetector;
@@ -28,7 +28,10 @@ export interface ExaminationOptions extends RecallOptions {
   /** So that no content is scanned by two instances at once. */
   readonly sharing: Sharing;
   readonly admission: Admission;
-  /** Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. */
+  /**
+   * Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. Those of clients
+   * take no more than half of these.
+   */
   readonly liveScans: () => number;
   /** Bytes. */
   readonly maxFileSize: number;
@@ -37,17 +40,31 @@ export interface ExaminationOptions extends RecallOptions {
   readonly events: PipelineEvents;
 }
 
+/** Bytes on their way here. */
+export interface Arriving extends Partial<Pick<FetchedMedia, "contentType" | "contentDisposition">> {
+  readonly from: "homeserver" | "client";
+  /** Of what comes, if that is known beforehand. */
+  readonly size: number | undefined;
+  /** Bytes that may come at most. */
+  readonly limit: number;
+  readonly body: AsyncIterable<Buffer>;
+  /** Where all of them are already, if they are; it is taken over. */
+  readonly spool?: Spool;
+}
+
 /** A finding with the bytes that it lets out, if it lets any out; whoever gets it must close it. */
 export interface Examined {
   readonly finding: Finding;
+  readonly arrival: Arrival;
   readonly media: Omit<DeliverableMedia, "kind" | "close">;
   close(): Promise<void>;
 }
 
 /** One request's media, and all that is held for it. */
 interface Specimen {
-  readonly request: MediaRequest;
-  readonly fetched: FetchedMedia;
+  readonly commission: Commission;
+  readonly panel: Panel;
+  readonly arriving: Arriving;
   readonly shared: SharedSpool;
   readonly spool: Spool;
   readonly intake: Intake;
@@ -75,22 +92,20 @@ const SPOOL_WAIT = 10_000;
 export class Examination {
   readonly #options: ExaminationOptions;
   readonly #advisers: Advisers;
-  readonly #recall: Recall;
   /** Scans of the same content under way, whatever their sources. */
   readonly #contents = new SingleFlight<Decided>();
-  #live = 0;
+  readonly #live = { homeserver: 0, client: 0 };
 
-  constructor(options: ExaminationOptions, advisers: Advisers, recall: Recall) {
+  constructor(options: ExaminationOptions, advisers: Advisers) {
     this.#options = options;
     this.#advisers = advisers;
-    this.#recall = recall;
   }
 
   /**
    * Fetches with the request's own credentials and finds out. The request's own signal is not heeded: the verdict is wanted by others.
    * @throws GatewayError for whatever keeps a verdict from being had; the reason of `stop`.
    */
-  async run(key: string, request: MediaRequest, stop: AbortSignal): Promise<Examined> {
+  async run(key: string, request: MediaRequest, panel: Panel, stop: AbortSignal): Promise<Examined> {
     const { admission, source, maxFileSize, timeout } = this.#options;
     using time = new Deadline(timeout, () => new GatewayError("scanner_unavailable", { detail: "waited too long for its turn" }), stop);
     const { signal } = time;
@@ -102,28 +117,34 @@ export class Examination {
         if (fetched.size > maxFileSize) throw new GatewayError("too_large");
         if (request.attachment !== undefined) assertCounterRange(request.attachment, fetched.size);
       }
-      return await this.#examine(key, request, fetched, signal);
+      return await this.examine(request, panel, { ...fetched, from: "homeserver", limit: maxFileSize }, signal, key);
     } finally {
       fetched.body.destroy();
     }
   }
 
-  async #examine(key: string, request: MediaRequest, fetched: FetchedMedia, signal: AbortSignal): Promise<Examined> {
+  /**
+   * Finds out what comes, to the last byte.
+   * @param key of the source, if what is found is to be remembered for it.
+   * @throws GatewayError for whatever keeps a verdict from being had, `too_large` among it; whatever the body throws; the signal's reason.
+   */
+  async examine(commission: Commission, panel: Panel, arriving: Arriving, signal: AbortSignal, key?: string): Promise<Examined> {
     const { types, maxFileSize } = this.#options;
-    const shared = new SharedSpool(await this.#room(fetched.size ?? maxFileSize, signal));
+    const shared = new SharedSpool(arriving.spool ?? (await this.room(arriving.size ?? arriving.limit, signal)));
     const { spool } = shared;
     await using held = new AsyncDisposableStack();
     const original = held.use(shared.hold());
-    const replacements = held.use(new Replacements(() => this.#room(maxFileSize, signal)));
-    const intake = new Intake(request.attachment);
+    const replacements = held.use(new Replacements(() => this.room(maxFileSize, signal)));
+    const intake = new Intake(commission.attachment);
     let type: Promise<DetectedType> | undefined;
     const typeOf = (): Promise<DetectedType> => (type ??= intake.prefix.then((prefix) => types.detect(prefix)));
-    const finding = await this.#find(key, { request, fetched, shared, spool, intake, replacements, type: typeOf }, signal);
+    const specimen: Specimen = { commission, panel, arriving, shared, spool, intake, replacements, type: typeOf };
+    const { finding, arrival } = await this.#find(key, specimen, signal);
     const open = held.move();
     const close = (): Promise<void> => open.disposeAsync();
     if (finding.decision.outcome !== "sanitised") {
-      const { contentType, contentDisposition } = fetched;
-      return { finding, media: { contentType, contentDisposition, size: finding.source.size, body: spool.read() }, close };
+      const { contentType, contentDisposition } = arriving;
+      return { finding, arrival, media: { contentType, contentDisposition, size: finding.source.size, body: spool.read() }, close };
     }
     // Nobody gets the original; what is held of it would only take up room.
     await original[Symbol.asyncDispose]();
@@ -132,31 +153,38 @@ export class Examination {
       await close();
       throw new GatewayError("internal", { detail: "what is to be handed on is not there" });
     }
-    const contentDisposition = kept.sameType ? fetched.contentDisposition : undefined;
-    return { finding, media: { contentType: kept.mime, contentDisposition, size: kept.size, body: kept.read() }, close };
+    const contentDisposition = kept.sameType ? arriving.contentDisposition : undefined;
+    return { finding, arrival, media: { contentType: kept.mime, contentDisposition, size: kept.size, body: kept.read() }, close };
   }
 
-  #room(capacity: number, signal: AbortSignal): Promise<Spool> {
+  /** Room in the spool, for bytes that are to be examined. @throws as `spoolSoon`. */
+  room(capacity: number, signal: AbortSignal): Promise<Spool> {
     return spoolSoon(this.#options.spools, capacity, signal, this.#advisers);
   }
 
-  async #find(key: string, specimen: Specimen, signal: AbortSignal): Promise<Finding> {
-    const { verdicts, keys, policy } = this.#options;
-    const { request } = specimen;
+  async #find(
+    key: string | undefined,
+    specimen: Specimen,
+    signal: AbortSignal,
+  ): Promise<{ readonly finding: Finding; readonly arrival: Arrival }> {
+    const { verdicts, keys } = this.#options;
+    const { commission, panel } = specimen;
     const unneeded = new AbortController();
     const scanSignal = AbortSignal.any([signal, unneeded.signal]);
     const live = this.#scanWhileArriving(specimen, scanSignal);
     // Awaited below, but it may fail before that.
     live?.catch(() => undefined);
     try {
-      const { sha256, size, pieces } = await this.#download(specimen);
-      const content = { key: keys.content(sha256, policy.fingerprint, policy.audience(request.context)), digest: keys.digest(sha256) };
+      const arrival = await this.#receive(specimen);
+      const { sha256, size, pieces } = arrival;
+      const audience = panel.policy.audience(commission.context);
+      const content = { key: keys.content(sha256, panel.policy.fingerprint, audience), digest: keys.digest(sha256) };
       const { decision, verdict } = await this.#decide(content, specimen, size, live, signal);
       const { digest } = content;
       const source: SourceRecord = { content: content.key, digest, size, pieces, ...(verdict === undefined ? {} : { verdict }) };
       // Of what is blocked, so that it is not downloaded each time somebody asks for it.
-      if (verdict !== undefined || decision.outcome === "blocked") await verdicts.rememberSource(key, source);
-      return { source, decision: this.#recall.overrule(digest, decision) };
+      if (key !== undefined && (verdict !== undefined || decision.outcome === "blocked")) await verdicts.rememberSource(key, source);
+      return { finding: { source, decision: panel.recall.overrule(digest, decision) }, arrival };
     } finally {
       // The spool may be closed after this, so no scan may still be reading it; advice holds it for itself.
       unneeded.abort(new Error("the scan is not needed any more"));
@@ -165,21 +193,23 @@ export class Examination {
   }
 
   /** To the end, though a scanner may have failed by then: only the last byte tells whether an operator allows or blocks the content. */
-  async #download({ request, fetched, spool, intake }: Specimen): Promise<Arrival> {
-    const { journal } = request;
+  async #receive({ commission, arriving, spool, intake }: Specimen): Promise<Arrival> {
+    const { journal } = commission;
+    const { from, size, limit, body } = arriving;
+    const isThere = arriving.spool !== undefined;
     const started = performance.now();
     let complete = false;
     try {
-      for await (const chunk of fetched.body as AsyncIterable<Buffer>) {
-        if (intake.size + chunk.length > this.#options.maxFileSize) throw new GatewayError("too_large");
+      for await (const chunk of body) {
+        if (intake.size + chunk.length > limit) throw new GatewayError("too_large");
         intake.update(chunk);
-        await spool.write(chunk);
+        if (!isThere) await spool.write(chunk);
       }
-      if (fetched.size !== undefined && intake.size !== fetched.size) {
-        throw new GatewayError("homeserver_failed", { detail: `${intake.size} bytes came of ${fetched.size}` });
+      if (size !== undefined && intake.size !== size) {
+        throw new GatewayError("homeserver_failed", { detail: `${intake.size} bytes came of ${size}` });
       }
       const arrival = intake.finish();
-      spool.end();
+      if (!isThere) spool.end();
       complete = true;
       return arrival;
     } catch (error) {
@@ -189,18 +219,22 @@ export class Examination {
       throw error;
     } finally {
       journal.size = intake.size;
-      journal.downloadMs = performance.now() - started;
-      this.#options.events.downloaded(complete, intake.size, journal.downloadMs);
+      if (from === "homeserver") {
+        journal.downloadMs = performance.now() - started;
+        this.#options.events.downloaded(complete, intake.size, journal.downloadMs);
+      }
     }
   }
 
   /** A large body of known size goes to the scanners while it arrives. A small one is hashed first: it may be known. */
   #scanWhileArriving(specimen: Specimen, signal: AbortSignal): Promise<Decision> | undefined {
-    const { size } = specimen.fetched;
+    const { size, from } = specimen.arriving;
     if (size === undefined || size <= PIECE_SIZE) return undefined;
-    if (this.#live >= this.#options.liveScans()) return undefined;
-    this.#live += 1;
-    return this.#judge(specimen, size, signal).finally(() => (this.#live -= 1));
+    const all = this.#options.liveScans();
+    if (this.#live.homeserver + this.#live.client >= all) return undefined;
+    if (from === "client" && this.#live.client >= Math.max(1, Math.floor(all / 2))) return undefined;
+    this.#live[from] += 1;
+    return this.#judge(specimen, size, signal).finally(() => (this.#live[from] -= 1));
   }
 
   async #decide(
@@ -210,30 +244,48 @@ export class Examination {
     live: Promise<Decision> | undefined,
     signal: AbortSignal,
   ): Promise<Decided> {
-    const { request } = specimen;
+    const { commission, panel } = specimen;
     const overruled = await this.#overruled(content, specimen, signal);
     if (overruled !== undefined) return { decision: overruled };
     const last = await this.#options.verdicts.verdict(content.key, true);
-    if (last !== undefined && this.#recall.counts(content.digest, last)) {
-      request.journal.via = "cache";
+    if (last !== undefined && panel.recall.counts(content.digest, last)) {
+      commission.journal.via = "cache";
       return { decision: last.record, verdict: last };
     }
     const judge = async (): Promise<Decided> =>
-      this.#keep(content, request, await (live ?? this.#judge(specimen, size, signal)), last?.record);
+      this.#keep(content, commission, await this.#judgeOnce(specimen, size, live, signal), last?.record);
     // Where a replacement would be handed on, another may be decided than where it would not.
-    const name = this.#takesReplacements(request) ? `${content.key} or its replacement` : content.key;
-    const flight = this.#contents.join(name, live === undefined ? () => this.#lead(name, content, request, judge, signal) : judge);
-    // The leader's scan reads the leader's spool, so it is waited for to the end; a follower may give up.
-    if (flight.led) return flight.result;
-    if (live !== undefined) return judge();
-    const decided = await waitFor(flight.result, signal);
-    return decided.decision.outcome === "sanitised" ? judge() : decided;
+    const name = takesReplacements(specimen) ? `${content.key} or its replacement` : content.key;
+    for (;;) {
+      const flight = this.#contents.join(name, live === undefined ? () => this.#lead(name, content, specimen, judge, signal) : judge);
+      // The leader's scan reads the leader's spool, so it is waited for to the end; a follower may give up.
+      if (flight.led) return flight.result;
+      if (live !== undefined) return judge();
+      try {
+        const decided = await waitFor(flight.result, signal);
+        return decided.decision.outcome === "sanitised" ? await judge() : decided;
+      } catch (error) {
+        // A leader whose client has gone leaves its scan to the others.
+        if (signal.aborted || !isGone(error)) throw error;
+      }
+    }
+  }
+
+  /** The scan that is under way. One that a client's slow sending had end without a verdict is made again, now that all is there. */
+  async #judgeOnce(specimen: Specimen, size: number, live: Promise<Decision> | undefined, signal: AbortSignal): Promise<Decision> {
+    if (live === undefined) return this.#judge(specimen, size, signal);
+    try {
+      return await live;
+    } catch (error) {
+      if (specimen.arriving.from !== "client" || signal.aborted || !isWithoutVerdict(error)) throw error;
+      return this.#judge(specimen, size, signal);
+    }
   }
 
   /** What operators want done with the content, whatever scanners say. */
-  async #overruled({ digest }: Content, { type }: Specimen, signal: AbortSignal): Promise<Decision | undefined> {
-    const { policy } = this.#options;
-    const override = this.#recall.override(digest);
+  async #overruled({ digest }: Content, { panel, type }: Specimen, signal: AbortSignal): Promise<Decision | undefined> {
+    const { policy, recall } = panel;
+    const override = recall.override(digest);
     if (override?.outcome !== "allowed" || !policy.needsType) return override;
     return policy.refuseType(await waitFor(type(), signal)) ?? override;
   }
@@ -242,18 +294,18 @@ export class Examination {
   async #lead(
     name: string,
     content: Content,
-    { journal }: MediaRequest,
+    { commission, panel }: Specimen,
     judge: () => Promise<Decided>,
     signal: AbortSignal,
   ): Promise<Decided> {
     const { sharing, verdicts } = this.#options;
     const known = async (): Promise<KeptVerdict | undefined> => {
       const verdict = await verdicts.verdict(content.key, true);
-      return verdict !== undefined && this.#recall.counts(content.digest, verdict) ? verdict : undefined;
+      return verdict !== undefined && panel.recall.counts(content.digest, verdict) ? verdict : undefined;
     };
     const turn = await sharing.lead(`content:${name}`, known, signal);
     if ("known" in turn) {
-      journal.via = "other_request";
+      commission.journal.via = "other_request";
       return { decision: turn.known.record, verdict: turn.known };
     }
     await using _lease = turn.lease;
@@ -261,20 +313,17 @@ export class Examination {
   }
 
   /** Remembers what may be kept of a decision that was just made. */
-  async #keep({ key }: Content, request: MediaRequest, decision: Decision, last: VerdictRecord | undefined): Promise<Decided> {
+  async #keep({ key }: Content, commission: Commission, decision: Decision, last: VerdictRecord | undefined): Promise<Decided> {
     if (!isKept(decision)) return { decision };
-    if (decision.outcome === "infected" && last?.outcome === "clean") this.#options.events.turned(request, decision);
+    if (decision.outcome === "infected" && last?.outcome === "clean") this.#options.events.turned(commission, decision);
     return { decision, verdict: await this.#options.verdicts.rememberVerdict(key, decision) };
   }
 
-  /** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */
-  #takesReplacements({ attachment }: MediaRequest): boolean {
-    return attachment === undefined && this.#options.policy.deliversReplacements;
-  }
-
-  async #judge({ request, shared, spool, replacements, type }: Specimen, size: number, signal: AbortSignal): Promise<Decision> {
-    const { policy, types } = this.#options;
-    const { attachment, context, journal } = request;
+  async #judge(specimen: Specimen, size: number, signal: AbortSignal): Promise<Decision> {
+    const { commission, panel, shared, spool, replacements, type } = specimen;
+    const { types } = this.#options;
+    const { policy } = panel;
+    const { attachment, context, journal } = commission;
     const started = performance.now();
     const known = policy.needsType ? await waitFor(type(), signal) : undefined;
     if (known !== undefined) {
@@ -288,8 +337,8 @@ export class Examination {
       open: () => decrypted(spool, attachment),
       ...(context === undefined ? {} : { context }),
     };
-    const judging = policy.judge(subject, signal, this.#takesReplacements(request) ? () => replacements.place() : undefined);
-    using advice = this.#advisers.ask({ request, subject, type, hold: () => shared.hold() });
+    const judging = policy.judge(subject, signal, takesReplacements(specimen) ? () => replacements.place() : undefined);
+    using advice = this.#advisers.ask({ scanners: policy.advisers, commission, subject, type, hold: () => shared.hold() });
     const judgement = await judging;
     if (judgement.outcome !== "infected") advice.goOn();
     const decision =
@@ -310,6 +359,19 @@ export async function spoolSoon(spools: SpoolPool, capacity: number, signal: Abo
   const spool = spools.create(capacity, time.signal);
   if (spools.usage().waiting > 0) advisers.giveWay();
   return await spool;
+}
+
+/** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */
+function takesReplacements({ commission, panel }: Specimen): boolean {
+  return commission.attachment === undefined && panel.policy.deliversReplacements;
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof GatewayError && error.code === "client_gone";
+}
+
+function isWithoutVerdict(error: unknown): boolean {
+  return error instanceof GatewayError && (error.code === "scanner_unavailable" || error.code === "unclear_verdict");
 }
 
 /** Errors are never kept, nor is what only the operator's leniency or a scanner's mood decided. */

@@ -6,12 +6,13 @@ import { refusal, verdictAnswer } from "./answer.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import { Examination, type ExaminationOptions, type Examined } from "./examination.ts";
 import { KnownMedia, type KnownMediaOptions } from "./known-media.ts";
-import { type Finding, Recall, type SharedFinding } from "./recall.ts";
+import { type Finding, type Panel, type RecallOptions, type SharedFinding, panelOf } from "./recall.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
 import type { ScanContext } from "./scanner.ts";
 import { SingleFlight } from "./single-flight.ts";
+import { sourceKey } from "./source-key.ts";
 
-export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions {
+export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions, RecallOptions {
   /** Milliseconds that a client waits for its answer to begin. */
   readonly wait: number;
   /** Whether a homeserver sees the clients' tokens, so that its yes says something of them. */
@@ -43,8 +44,10 @@ const MAX_CHANGES = 3;
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #advisers: Advisers;
-  readonly #recall: Recall;
-  readonly #examination: Examination;
+  /** Who decides on downloads. */
+  readonly panel: Panel;
+  /** All media is looked at by the same, so that it shares what scanners can do. */
+  readonly examination: Examination;
   readonly #known: KnownMedia;
   readonly #flights = new SingleFlight<Finding>();
   readonly #running = new Set<PromiseLike<unknown>>();
@@ -53,11 +56,11 @@ export class Pipeline {
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    const { policy, spools, timeout, events } = options;
-    this.#advisers = new Advisers({ scanners: policy.advisers, timeout, crowded: () => spools.usage().waiting > 0, events });
-    this.#recall = new Recall(options);
-    this.#examination = new Examination(options, this.#advisers, this.#recall);
-    this.#known = new KnownMedia(options, this.#advisers, this.#recall);
+    const { spools, timeout, events } = options;
+    this.#advisers = new Advisers({ timeout, crowded: () => spools.usage().waiting > 0, events });
+    this.panel = panelOf(options);
+    this.examination = new Examination(options, this.#advisers);
+    this.#known = new KnownMedia(options, this.#advisers, this.panel.recall);
   }
 
   /**
@@ -106,7 +109,7 @@ export class Pipeline {
   }
 
   async #answer(request: MediaRequest, entry: Entry, deadline: Deadline): Promise<MediaAnswer> {
-    const key = this.#sourceKey(request);
+    const key = sourceKey(request, this.#options);
     let alone = false;
     for (let changes = 0; changes < MAX_CHANGES;) {
       const { known, examined, ...next } =
@@ -122,17 +125,8 @@ export class Pipeline {
     throw new GatewayError("homeserver_failed", { detail: "the homeserver sends other bytes each time it is asked" });
   }
 
-  #sourceKey({ mxc, variant, attachment, context }: MediaRequest): string {
-    const { keys, policy } = this.#options;
-    // The record carries its verdict, so it is another one under another policy.
-    const audience = JSON.stringify([policy.fingerprint, policy.audience(context)]);
-    if (attachment !== undefined) return keys.encryptedSource(attachment, audience);
-    const parameters = variant.kind === "download" ? [] : [variant.width, variant.height, variant.method, variant.animated ?? ""];
-    return keys.plainSource(mxc, [variant.kind, ...parameters.map(String)], audience);
-  }
-
   async #remembered(key: string, request: MediaRequest): Promise<Found | undefined> {
-    const known = await this.#recall.source(key);
+    const known = await this.panel.recall.source(key);
     if (known === undefined) return undefined;
     request.journal.via = "cache";
     return { known };
@@ -192,7 +186,7 @@ export class Pipeline {
 
   /** Scans, unless another instance scans the same source: then what it found counts. Who waits for that holds nothing but its place. */
   async #takeTurn(name: string, key: string, request: MediaRequest): Promise<Found> {
-    const turn = await this.#options.sharing.lead(`source:${name}`, () => this.#recall.source(key), this.#stop.signal);
+    const turn = await this.#options.sharing.lead(`source:${name}`, () => this.panel.recall.source(key), this.#stop.signal);
     if ("known" in turn) return { known: turn.known };
     try {
       return await this.#examine(key, request);
@@ -203,7 +197,7 @@ export class Pipeline {
   }
 
   async #examine(key: string, request: MediaRequest): Promise<Found> {
-    return { examined: await this.#examination.run(key, request, this.#stop.signal) };
+    return { examined: await this.examination.run(key, request, this.panel, this.#stop.signal) };
   }
 
   /** Work that goes on without its client, which keeps its place for as long. */
@@ -229,7 +223,7 @@ export class Pipeline {
     const close = (): Promise<void> => examined.close();
     try {
       const verdict = verdictAnswer(request, finding.decision, this.#options.events);
-      if (request.want !== "verdict") return { kind: "media", ...media, body: this.#recall.unlessBlocked(digest, media.body), close };
+      if (request.want !== "verdict") return { kind: "media", ...media, body: this.panel.recall.unlessBlocked(digest, media.body), close };
       await close();
       return verdict;
     } catch (error) {

@@ -8,15 +8,23 @@ import { BASE_PATH, createApp, type RequestReport } from "../../src/http/app.ts"
 import { ClientAddresses } from "../../src/http/client-address.ts";
 import { listen } from "../../src/http/server.ts";
 import { Homeserver } from "../../src/media/homeserver.ts";
+import { HomeserverStore } from "../../src/media/media-store.ts";
 import { createTypeDetector } from "../../src/media/mime.ts";
+import { SpoolBudget } from "../../src/media/spool-budget.ts";
 import { SpoolPool } from "../../src/media/spool.ts";
+import { UploadLimits } from "../../src/media/upload-limits.ts";
 import { Admission, type AdmissionOptions } from "../../src/scan/admission.ts";
 import { Pipeline, type PipelineOptions } from "../../src/scan/pipeline.ts";
 import { Policy, type PolicyOptions } from "../../src/scan/policy.ts";
 import type { AdviceOutcome } from "../../src/observability/metrics.ts";
 import type { PipelineEvents } from "../../src/scan/events.ts";
+import { FileChecks } from "../../src/scan/file-check.ts";
+import { Foresight } from "../../src/scan/foresight.ts";
 import { identify } from "../../src/scan/identify.ts";
+import { panelOf } from "../../src/scan/recall.ts";
+import { Reception } from "../../src/scan/reception.ts";
 import type { ScanContext, Scanner } from "../../src/scan/scanner.ts";
+import { Uploads } from "../../src/scan/uploads.ts";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { MemoryVerdictStore } from "../../src/verdicts/memory.ts";
 import type { Override, OverrideBook } from "../../src/verdicts/overrides.ts";
@@ -29,6 +37,13 @@ import { FakeScanner } from "./fake-scanner.ts";
 
 export interface HarnessOptions {
   readonly scanners?: readonly Scanner[];
+  /** Those that are asked about uploads; the same, if not given. */
+  readonly uploadScanners?: readonly Scanner[];
+  /** Bytes that uploads may hold of the spool together. */
+  readonly uploadShare?: number;
+  readonly keepUploads?: boolean;
+  /** Milliseconds that the homeserver may take for an answer to an upload. */
+  readonly storePatience?: number;
   readonly policy?: Partial<PolicyOptions>;
   readonly admission?: Partial<AdmissionOptions>;
   readonly pipeline?: Partial<Pick<PipelineOptions, "wait" | "timeout" | "maxFileSize" | "liveScans" | "streams">>;
@@ -114,6 +129,8 @@ export interface Harness extends AsyncDisposable {
   put(bytes: Uint8Array, more?: Partial<Parameters<FakeHomeserver["put"]>[1]>): string;
   get(path: string, token?: string, init?: RequestInit): Promise<Answer>;
   post(path: string, body: unknown, token?: string): Promise<Answer>;
+  /** Uploads and checks of files that hold a place. */
+  uploadsInside(): number;
   /** As at the end of the process: what runs is cut off. */
   shutdown(): Promise<void>;
 }
@@ -124,7 +141,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   await using stack = new AsyncDisposableStack();
   const directory = stack.adopt(await mkdtemp(join(tmpdir(), "mig-harness-")), (path) => rm(path, { recursive: true }));
   const { shared } = options;
-  const homeserver = shared?.homeserver ?? stack.use(await FakeHomeserver.start());
+  const homeserver = shared?.homeserver ?? stack.use(await FakeHomeserver.start({ keepUploads: options.keepUploads ?? true }));
   homeserver.addToken(TOKEN);
   const scanner = new FakeScanner();
   const keys = stack.adopt(await loadRequestKeys({ secretPath: join(directory, "secret") }), (loaded) => loaded.free());
@@ -159,20 +176,28 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     advised: (_request, scanner, outcome, detail) => advice.push({ scanner, outcome, detail }),
   };
   const scanners = options.scanners ?? [scanner];
+  const policyOptions: PolicyOptions = {
+    onUnavailable: "block",
+    onUnscannable: "block",
+    onModified: "block",
+    allowedTypes: undefined,
+    blockedTypes: [],
+    ...options.policy,
+  };
+  const admission = new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission });
+  const maxFileSize = options.pipeline?.maxFileSize ?? 200 << 20;
+  const wait = options.pipeline?.wait ?? 10_000;
+  const timeout = options.pipeline?.timeout ?? 60_000;
   const pipeline = new Pipeline({
     source,
     spools,
     types: stack.use(createTypeDetector()),
-    policy: new Policy(
-      scanners,
-      { onUnavailable: "block", onUnscannable: "block", onModified: "block", allowedTypes: undefined, blockedTypes: [], ...options.policy },
-      events,
-    ),
+    policy: new Policy(scanners, policyOptions, events),
     verdicts,
     keys: verdictKeys,
     overrides,
     sharing,
-    admission: new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission }),
+    admission,
     liveScans: () => 4,
     streams: 16,
     maxFileSize: 200 << 20,
@@ -186,9 +211,31 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     events,
     ...options.pipeline,
   });
+  const uploadScanners = options.uploadScanners ?? scanners;
+  const panelFor = (asked: readonly Scanner[]) =>
+    panelOf({ verdicts, overrides, policy: new Policy(asked, { ...policyOptions, onModified: "block" }, events) });
+  const share = new SpoolBudget({ memory: 1 << 30, disk: options.uploadShare ?? 1 << 30, inMemory: 1 << 20 });
+  const reception = new Reception({ identifier: source, admission, share, maxFileSize, wait });
+  const store = stack.use(
+    new HomeserverStore({ baseUrl: homeserver.url, additionalHeaders: {}, timeouts: { headers: options.storePatience ?? 60_000 } }),
+  );
+  const common = { reception, examination: pipeline.examination, timeout, events };
+  const uploads = new Uploads({
+    ...common,
+    admission,
+    panel: panelFor(uploadScanners),
+    scanners: uploadScanners,
+    store,
+    limits: new UploadLimits(store),
+    foresight: new Foresight({ verdicts, keys: verdictKeys, downloads: pipeline.panel }),
+  });
+  const everyone = [...new Set([...scanners, ...uploadScanners])];
+  const fileChecks = new FileChecks({ ...common, panel: panelFor(everyone), scanners: everyone, requiresToken: true, maxFileSize });
   const reports: RequestReport[] = [];
   const app = createApp({
     pipeline,
+    uploads,
+    fileChecks,
     keys,
     addresses: new ClientAddresses([]),
     headersToForward: ["x-forwarded-test"],
@@ -196,6 +243,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   });
   const listener = stack.adopt(await listen(app, { host: "127.0.0.1", port: 0 }), (open) => open.close(AbortSignal.abort()));
   stack.defer(() => pipeline.shutdown(AbortSignal.abort()));
+  stack.defer(() => reception.shutdown(AbortSignal.abort()));
   const parts = stack.move();
   const url = `http://127.0.0.1:${listener.address.port}`;
 
@@ -229,7 +277,10 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     },
     get: (path, token, init = {}) => request(path, token, init),
     post: (path, body, token) => request(path, token, { method: "POST", body: typeof body === "string" ? body : JSON.stringify(body) }),
-    shutdown: () => pipeline.shutdown(AbortSignal.abort()),
+    shutdown: async () => {
+      await Promise.all([pipeline.shutdown(AbortSignal.abort()), reception.shutdown(AbortSignal.abort())]);
+    },
+    uploadsInside: () => admission.uploads.taken,
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
 }
