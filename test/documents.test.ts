@@ -29,6 +29,7 @@ const CODES: Record<ErrorCode, true> = {
   too_large: true,
   upload_too_large: true,
   type_forbidden: true,
+  opaque: true,
   scanner_unavailable: true,
   unclear_verdict: true,
   beyond_proof: true,

@@ -82,6 +82,11 @@ export const download = section({
     .default([]),
 });
 
+export const transparent = section({
+  enabled: z.boolean().default(false),
+  on_opaque: z.enum(["pass", "block"]).default("pass"),
+});
+
 const previousSecrets = { previous_request_secret_paths: z.array(path).default([]) };
 
 export const crypto = section({

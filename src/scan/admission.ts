@@ -62,6 +62,8 @@ export class Admission {
   readonly scans: Line;
   /** Known media on its way from the homeserver. Apart, so that slow scans never hold it up. */
   readonly transfers: Line;
+  /** Questions that are passed on to the homeserver. Apart, so that slow answers to them hold up no media. */
+  readonly forwards: Line;
   readonly #maxPerClient: number;
   readonly #maxInside: number;
   readonly #inside = new Map<string, number>();
@@ -72,6 +74,7 @@ export class Admission {
   constructor({ maxConcurrent, maxQueued, maxPerClient }: AdmissionOptions) {
     this.scans = new Line(maxConcurrent, maxQueued);
     this.transfers = new Line(maxConcurrent, maxQueued * KNOWN_PER_QUEUED);
+    this.forwards = new Line(maxConcurrent, maxQueued);
     this.#maxPerClient = maxPerClient;
     this.#maxInside = 2 * maxConcurrent + (1 + KNOWN_PER_QUEUED) * maxQueued;
   }

@@ -67,10 +67,12 @@ export interface FakeHomeserverOptions {
   /** Whether `requests` is kept; benchmarks turn it off. */
   readonly record?: boolean;
   /** Which unauthenticated API it knows; homeservers older than Matrix 1.1 know only r0. */
-  readonly unauthenticatedApis?: readonly ("v3" | "r0")[];
+  readonly unauthenticatedApis?: readonly ("v3" | "v1" | "r0")[];
 }
 
-const MEDIA_PATH = /^\/_matrix\/(client\/v1\/media|media\/v3|media\/r0)\/(download|thumbnail)\/([^/]+)\/([^/]+)(?:\/[^/]*)?$/;
+const MEDIA_PATH = /^\/_matrix\/(client\/v1\/media|media\/v3|media\/v1|media\/r0)\/(download|thumbnail)\/([^/]+)\/([^/]+)(?:\/[^/]*)?$/;
+
+const QUESTION_PATH = /^\/_matrix\/(?:client\/v1\/media|media\/(?:v3|v1|r0))\/(config|preview_url)$/;
 
 /** On whatever is answered. */
 const CORS_HEADERS = {
@@ -196,9 +198,11 @@ export class FakeHomeserver implements AsyncDisposable {
     const url = new URL(path, this.#url);
     if (url.pathname === "/.well-known/matrix/client") return this.#answerWellKnown(response);
     if (url.pathname === "/_matrix/client/v3/account/whoami") return this.#answerWhoami(request, response);
+    const question = QUESTION_PATH.exec(url.pathname)?.[1];
+    if (question !== undefined && request.method === "GET") return this.#answerQuestion(question, url.searchParams, request, response);
     const [, api = "", endpoint, server = "", mediaId = ""] = MEDIA_PATH.exec(url.pathname) ?? [];
     const authenticated = api === "client/v1/media";
-    const known = authenticated || (this.#options.unauthenticatedApis ?? ["v3", "r0"]).some((version) => api === `media/${version}`);
+    const known = authenticated || (this.#options.unauthenticatedApis ?? ["v3", "v1", "r0"]).some((version) => api === `media/${version}`);
     if (!known || request.method !== "GET") return sendError(response, 404, "M_UNRECOGNIZED", "Unrecognized request");
 
     const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
@@ -237,6 +241,15 @@ export class FakeHomeserver implements AsyncDisposable {
     if (!this.#acceptsToken(token, response)) return;
     response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
     response.end(JSON.stringify(this.whoami(`@${token}:${this.serverName}`)));
+  }
+
+  #answerQuestion(question: string, query: URLSearchParams, { headers }: IncomingMessage, response: ServerResponse): void {
+    if (!this.#acceptsToken(/^Bearer (.+)$/.exec(headers.authorization ?? "")?.[1], response)) return;
+    const url = query.get("url");
+    if (question === "preview_url" && url === null)
+      return sendError(response, 400, "M_MISSING_PARAM", "Missing required string query parameter url");
+    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
+    response.end(JSON.stringify(question === "config" ? { "m.upload.size": 52_428_800 } : { "og:title": `About ${url}` }));
   }
 
   #acceptsToken(token: string | undefined, response: ServerResponse): boolean {

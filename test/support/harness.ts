@@ -15,6 +15,7 @@ import { Pipeline, type PipelineOptions } from "../../src/scan/pipeline.ts";
 import { Policy, type PolicyOptions } from "../../src/scan/policy.ts";
 import type { AdviceOutcome } from "../../src/observability/metrics.ts";
 import type { PipelineEvents } from "../../src/scan/events.ts";
+import { Forwarding } from "../../src/scan/forwarding.ts";
 import { identify } from "../../src/scan/identify.ts";
 import type { ScanContext, Scanner } from "../../src/scan/scanner.ts";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
@@ -33,6 +34,8 @@ export interface HarnessOptions {
   readonly admission?: Partial<AdmissionOptions>;
   readonly pipeline?: Partial<Pick<PipelineOptions, "wait" | "timeout" | "maxFileSize" | "liveScans" | "streams">>;
   readonly bodyIdle?: number;
+  /** Serves the homeserver's own media paths as well. */
+  readonly transparent?: { readonly onOpaque: "pass" | "block"; readonly timeout?: number };
   /** Bytes of all spools together. */
   readonly spool?: { readonly memory: number; readonly disk: number };
   /** Whom the scanners are told of, by the token of the request. */
@@ -112,6 +115,7 @@ export interface Harness extends AsyncDisposable {
   spooled(): { memory: number; disk: number };
   /** Media on the homeserver that every valid token may read. */
   put(bytes: Uint8Array, more?: Partial<Parameters<FakeHomeserver["put"]>[1]>): string;
+  /** A path that begins with a slash is whole, any other is one of the scanner API's. */
   get(path: string, token?: string, init?: RequestInit): Promise<Answer>;
   post(path: string, body: unknown, token?: string): Promise<Answer>;
   /** As at the end of the process: what runs is cut off. */
@@ -159,6 +163,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     advised: (_request, scanner, outcome, detail) => advice.push({ scanner, outcome, detail }),
   };
   const scanners = options.scanners ?? [scanner];
+  const admission = new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission });
   const pipeline = new Pipeline({
     source,
     spools,
@@ -172,7 +177,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     keys: verdictKeys,
     overrides,
     sharing,
-    admission: new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission }),
+    admission,
     liveScans: () => 4,
     streams: 16,
     maxFileSize: 200 << 20,
@@ -192,6 +197,10 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     keys,
     addresses: new ClientAddresses([]),
     headersToForward: ["x-forwarded-test"],
+    transparent: options.transparent && {
+      forwarding: new Forwarding({ forwarder: source, admission, timeout: options.transparent.timeout ?? 10_000 }),
+      onOpaque: options.transparent.onOpaque,
+    },
     report: (report) => reports.push(report),
   });
   const listener = stack.adopt(await listen(app, { host: "127.0.0.1", port: 0 }), (open) => open.close(AbortSignal.abort()));
@@ -202,7 +211,11 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const request = async (path: string, token: string | undefined, init: RequestInit): Promise<Answer> => {
     const headers = new Headers(init.headers);
     if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
-    const response = await fetch(`${url}${BASE_PATH}/${path}`, { ...init, headers, redirect: "manual" });
+    const response = await fetch(path.startsWith("/") ? `${url}${path}` : `${url}${BASE_PATH}/${path}`, {
+      ...init,
+      headers,
+      redirect: "manual",
+    });
     const body = Buffer.from(await response.arrayBuffer());
     const isJson = (response.headers.get("content-type") ?? "").startsWith("application/json") && body.length > 0;
     return {
