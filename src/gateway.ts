@@ -14,6 +14,7 @@ import type { Logger } from "./observability/log.ts";
 import { createMetrics, type Metrics } from "./observability/metrics.ts";
 import { GatewayReports } from "./observability/reports.ts";
 import { Admission } from "./scan/admission.ts";
+import { Forwarding } from "./scan/forwarding.ts";
 import { identify } from "./scan/identify.ts";
 import { Pipeline } from "./scan/pipeline.ts";
 import type { Scanner } from "./scan/scanner.ts";
@@ -31,6 +32,9 @@ export interface Gateway extends AsyncDisposable {
 
 /** Milliseconds; below what orchestrators usually grant between SIGTERM and SIGKILL. */
 const SHUTDOWN_LIMIT = 20_000;
+
+/** Milliseconds that the homeserver may take over what is passed on to it; it fetches pages of the web for previews. */
+const FORWARD_LIMIT = 30_000;
 
 /**
  * Starts everything; resolves when both listeners listen. Scanners prove themselves meanwhile: until they have, readiness says so and
@@ -100,6 +104,9 @@ export async function createGateway(config: Config, options: { readonly log: Log
     keys,
     addresses: new ClientAddresses(config.web.trusted_proxies),
     headersToForward: config.download.headers_to_forward,
+    transparent: config.transparent.enabled
+      ? { forwarding: new Forwarding({ forwarder: source, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
+      : undefined,
     report: (report) => reports.request(report),
     ...intake.doors,
   });

@@ -30,6 +30,7 @@ const CODES: Record<ErrorCode, true> = {
   upload_too_large: true,
   upload_too_slow: true,
   type_forbidden: true,
+  opaque: true,
   scanner_unavailable: true,
   unclear_verdict: true,
   beyond_proof: true,

@@ -4,10 +4,10 @@ import { isLoopback } from "./addresses.ts";
 import { resultCache } from "./cache-section.ts";
 import { ALWAYS } from "./fields.ts";
 import { icap } from "./icap-section.ts";
-import { admin, crypto, download, log, scan, scanFile, upload, web } from "./sections.ts";
+import { admin, crypto, download, log, scan, scanFile, transparent, upload, web } from "./sections.ts";
 
 export const schema = z
-  .strictObject({ web, admin, icap, scan, upload, scan_file: scanFile, result_cache: resultCache, download, crypto, log })
+  .strictObject({ web, admin, icap, scan, upload, scan_file: scanFile, result_cache: resultCache, download, transparent, crypto, log })
   .superRefine((value, context) => {
     if (Array.isArray(value.icap) && value.icap.length === 0 && value.scan?.script === undefined) {
       context.addIssue({
@@ -42,6 +42,11 @@ export const schema = z
     if (typeof largest === "number" && largest > LARGEST_PROOF && Array.isArray(value.icap) && value.icap.some(provesSize)) {
       const message = "must be less than 4GiB, or no service could prove that it scans files of that size (icap[].prove_size)";
       context.addIssue({ code: "custom", path: ["scan", "max_file_size"], message });
+    }
+    const transparent: unknown = value.transparent?.enabled;
+    if (transparent === true && value.download?.base_homeserver_url === undefined) {
+      const message = "needs download.base_homeserver_url: it stands in for that homeserver";
+      context.addIssue({ code: "custom", path: ["transparent", "enabled"], message });
     }
     const port: unknown = value.web?.port;
     if (typeof port === "number" && port !== 0 && port === value.admin?.port && value.web.host === value.admin.host) {

@@ -90,6 +90,11 @@ export const scanFile = section({
   require_token: z.boolean().default(true),
 });
 
+export const transparent = section({
+  enabled: z.boolean().default(false),
+  on_opaque: z.enum(["pass", "block"]).default("pass"),
+});
+
 const previousSecrets = { previous_request_secret_paths: z.array(path).default([]) };
 
 export const crypto = section({

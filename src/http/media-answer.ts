@@ -16,6 +16,7 @@ export type Ask = Omit<MediaRequest, "want" | "signal">;
 
 /**
  * Answers with the media (of a HEAD request, with its headers), or with `{clean, info}`.
+ * @param filename the name that the client wants the media to have
  * @throws GatewayError with the answer that the client gets instead.
  */
 export async function answerWith(
@@ -23,6 +24,7 @@ export async function answerWith(
   pipeline: MediaPipeline,
   context: Context<HttpEnv>,
   ask: Ask,
+  filename?: string,
 ): Promise<Response> {
   const head = context.req.method === "HEAD";
   const want = kind === "verdict" ? "verdict" : head ? "head" : "bytes";
@@ -30,7 +32,7 @@ export async function answerWith(
   const result = await pipeline.serve({ ...ask, want, signal: clientSignal(context.env.outgoing) });
   if (result.kind === "verdict") return context.json({ clean: result.clean, info: result.info });
   try {
-    const headers = mediaHeaders(result);
+    const headers = mediaHeaders(result, filename);
     if (head) return context.body(null, 200, headers);
     const { outgoing } = context.env;
     const sent = await sendMedia(outgoing, { ...COMMON_HEADERS, ...headers }, result);

@@ -1,7 +1,15 @@
 /** One function for each thing that happens: it writes the log line and counts, and never throws. */
 import { GatewayError } from "../errors.ts";
 import { type Logger, logRequest } from "./log.ts";
-import type { AdviceOutcome, MetricRoute, Metrics, RequestVerdict, ScanOutcome, VerdictOrigin } from "./metrics.ts";
+import {
+  type AdviceOutcome,
+  METRIC_ROUTES,
+  type MetricRoute,
+  type Metrics,
+  type RequestVerdict,
+  type ScanOutcome,
+  type VerdictOrigin,
+} from "./metrics.ts";
 
 interface Mxc {
   readonly serverName: string;
@@ -46,17 +54,8 @@ export interface RequestReport {
   readonly deliveryError: unknown;
 }
 
-const ROUTES: ReadonlySet<string> = new Set([
-  "download",
-  "thumbnail",
-  "scan",
-  "download_encrypted",
-  "scan_encrypted",
-  "public_key",
-  "scan_file",
-  "upload",
-  "create",
-] satisfies MetricRoute[]);
+const SCANNER_PATH = /^\/_matrix\/media_proxy\/unstable\/([a-z_]+)/;
+const CLIENT_SERVER_PATH = /^\/_matrix\/(?:client\/(?:v1|unstable\/org\.matrix\.msc3916)\/media|media\/[a-z0-9]+)\/([a-z_]+)/;
 
 export class GatewayReports {
   readonly #log: Logger;
@@ -169,8 +168,11 @@ function namesOf({ attachment, mxc }: Commission): Record<string, unknown> {
 }
 
 function routeName(pattern: string): MetricRoute {
-  const name = pattern.split("/")[4] ?? "";
-  return ROUTES.has(name) ? (name as MetricRoute) : "other";
+  const scanner = SCANNER_PATH.exec(pattern)?.[1];
+  const clientServer = CLIENT_SERVER_PATH.exec(pattern)?.[1];
+  const isUpload = clientServer === "upload" || clientServer === "create";
+  const name = isUpload ? clientServer : clientServer === undefined ? scanner : `transparent_${clientServer}`;
+  return METRIC_ROUTES.find((route) => route === name) ?? "other";
 }
 
 function mediaOf(route: MetricRoute, mxc: RequestReport["mxc"]): Parameters<typeof logRequest>[1]["media"] {

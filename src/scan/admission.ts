@@ -64,6 +64,8 @@ export class Admission {
   readonly transfers: Line;
   /** Media that clients send, from its first byte to the homeserver's answer. Apart, because clients may be slow. */
   readonly uploads: Line;
+  /** Questions that are passed on to the homeserver. Apart, so that slow answers to them hold up no media. */
+  readonly forwards: Line;
   readonly #maxPerClient: number;
   readonly #maxInside: number;
   readonly #inside = new Map<string, number>();
@@ -75,8 +77,9 @@ export class Admission {
     this.scans = new Line(maxConcurrent, maxQueued);
     this.transfers = new Line(maxConcurrent, maxQueued * KNOWN_PER_QUEUED);
     this.uploads = new Line(maxConcurrent, maxQueued);
+    this.forwards = new Line(maxConcurrent, maxQueued);
     this.#maxPerClient = maxPerClient;
-    this.#maxInside = 3 * maxConcurrent + (2 + KNOWN_PER_QUEUED) * maxQueued;
+    this.#maxInside = 4 * maxConcurrent + (3 + KNOWN_PER_QUEUED) * maxQueued;
   }
 
   /** @throws GatewayError `rate_limited` when this client has its share already, or everybody together has. */

@@ -111,7 +111,7 @@ export class Examination {
     const { signal } = time;
     using _slot = await admission.scans.acquire(signal);
     time.extend(timeout, () => new GatewayError("scanner_unavailable", { detail: "download and scan took longer than scan.timeout" }));
-    const fetched = await source.fetch(request.mxc, request.variant, request.credentials, signal);
+    const fetched = await source.fetch(request.mxc, request.variant, request.credentials, signal, request.asked);
     try {
       if (fetched.size !== undefined) {
         if (fetched.size > maxFileSize) throw new GatewayError("too_large");

@@ -49,7 +49,7 @@ export class KnownMedia {
     // Whoever knows ciphertext hash, key and IV knows the content; its verdict needs no further permission.
     if (request.attachment !== undefined && request.want === "verdict") return this.#verdict(request, known);
     using _slot = await admission.transfers.acquire(deadline.signal);
-    const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
+    const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal, request.asked);
     // The homeserver's yes to this very request is there; what it refuses never gets here.
     let handedOn = false;
     try {

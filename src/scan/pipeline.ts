@@ -6,6 +6,7 @@ import { refusal, verdictAnswer } from "./answer.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import { Examination, type ExaminationOptions, type Examined } from "./examination.ts";
 import { KnownMedia, type KnownMediaOptions } from "./known-media.ts";
+import { refuseOpaque } from "./opaque.ts";
 import { type Finding, type Panel, type RecallOptions, type SharedFinding, panelOf } from "./recall.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
 import type { ScanContext } from "./scanner.ts";
@@ -74,9 +75,12 @@ export class Pipeline {
     let handedOn = false;
     try {
       const context = await this.#options.identify(request, deadline.signal);
-      const answer = await this.#answer(context === undefined ? request : { ...request, context }, entry, deadline);
+      // Headers alone don't tell a file's type.
+      const want = request.want === "head" && request.onOpaque === "block" ? "bytes" : request.want;
+      const found = await this.#answer({ ...request, want, ...(context === undefined ? {} : { context }) }, entry, deadline);
       this.#noteYes(request);
-      if (answer.kind === "verdict") return answer;
+      if (found.kind === "verdict") return found;
+      const answer = request.onOpaque === "block" ? await refuseOpaque(found, this.#options.types, deadline.signal) : found;
       if (request.signal.aborted) {
         await answer.close();
         throw request.signal.reason;
@@ -178,7 +182,7 @@ export class Pipeline {
       if (error instanceof GatewayError && OWN_FAILURES.has(error.code)) return {};
       // What became of somebody else's scan is told only to those who may read the media.
       using _slot = await this.#options.admission.transfers.acquire(deadline.signal);
-      const { body } = await this.#options.source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
+      const { body } = await this.#options.source.fetch(request.mxc, request.variant, request.credentials, deadline.signal, request.asked);
       body.destroy();
       throw error;
     }
@@ -232,9 +236,10 @@ export class Pipeline {
     }
   }
 
-  /** The verdict of encrypted media may have come without the homeserver being asked. */
-  #noteYes({ attachment, client, want }: MediaRequest): void {
-    if (this.#options.sendsTokens && (attachment === undefined || want !== "verdict")) this.#options.admission.proved(client);
+  /** The verdict of encrypted media may have come without the homeserver being asked, and an endpoint that needs no token looks at none. */
+  #noteYes({ asked, attachment, client, want }: MediaRequest): void {
+    const tokenSeen = this.#options.sendsTokens && (asked === undefined || asked.api === "client/v1/media");
+    if (tokenSeen && (attachment === undefined || want !== "verdict")) this.#options.admission.proved(client);
   }
 }
 

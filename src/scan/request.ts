@@ -1,6 +1,6 @@
 /** What http/ asks of the pipeline, and what comes back. */
 import type { Attachment } from "../crypto/attachment.ts";
-import type { Credentials, MediaVariant, Mxc } from "../media/source.ts";
+import type { AskedEndpoint, Credentials, MediaVariant, Mxc } from "../media/source.ts";
 import type { RequestVerdict, VerdictOrigin } from "../observability/metrics.ts";
 import type { Client } from "./admission.ts";
 import type { ScanContext } from "./scanner.ts";
@@ -21,6 +21,10 @@ export interface MediaRequest extends Commission {
   readonly mxc: Mxc;
   readonly variant: MediaVariant;
   readonly credentials: Credentials;
+  /** Where the client asked at an endpoint of the homeserver's own; without it, the token decides which of them is asked. */
+  readonly asked?: AskedEndpoint;
+  /** `block`: bytes of which no type is recognised, as of ciphertext, do not leave by this request. It is no verdict, and none is made of it. */
+  readonly onOpaque?: "pass" | "block";
   /** `head` is `bytes` without the bytes: their size and headers, after the same checks. */
   readonly want: "bytes" | "head" | "verdict";
   readonly client: Client;

@@ -121,6 +121,12 @@ describe("what is wrong", () => {
       /would let everybody read what this token may read$/,
     ],
     [
+      "a homeserver's paths without a homeserver",
+      `${ONE_SERVICE}transparent: { enabled: true }`,
+      /transparent\.enabled: needs download\.base_homeserver_url: it stands in for that homeserver$/,
+    ],
+    ["a word for opaque files that is none", `${ONE_SERVICE}transparent: { on_opaque: scan }`, /on_opaque: must be one of pass, block$/],
+    [
       "a key that a later version may have",
       `${ONE_SERVICE}download: { authorization_ttl: 0s }`,
       /download\.authorization_ttl: unknown key$/,

@@ -6,7 +6,7 @@ import { BASE_PATH } from "../../src/http/app.ts";
 import { EICAR } from "../../src/scan/canary-samples.ts";
 import { encryptFile } from "../support/encrypted-file.ts";
 import { FakeScanner } from "../support/fake-scanner.ts";
-import { type Harness, startHarness, TOKEN } from "../support/harness.ts";
+import { type Harness, type HarnessOptions, startHarness as startAny, TOKEN } from "../support/harness.ts";
 import { openUpload, upload } from "../support/upload.ts";
 
 const CLEAN = Buffer.from("a harmless text\n");
@@ -45,6 +45,8 @@ async function check(gateway: Harness, body: Uint8Array, more: { chunked?: boole
   });
   return [status, json] as const;
 }
+
+const startHarness = (options: HarnessOptions = {}): Promise<Harness> => startAny({ uploads: {}, ...options });
 
 async function expectNothingLeft(gateway: Harness): Promise<void> {
   await expect.poll(() => gateway.spooled()).toMatchObject({ memory: 0, disk: 0 });
@@ -182,7 +184,7 @@ describe("scan_file", () => {
   it("asks all: those that decide on uploads, with the user, and those that decide on downloads", async () => {
     const reader = new FakeScanner("reader");
     const dlp = new FakeScanner("dlp", { identities: ["user"] });
-    await using gateway = await startHarness({ scanners: [reader], uploadScanners: [dlp] });
+    await using gateway = await startHarness({ scanners: [reader], uploads: { scanners: [dlp] } });
     expect(await check(gateway, form([file(CLEAN)]))).toEqual(IS_CLEAN);
     expect(dlp.told).toEqual([{ user: `@${TOKEN}:example.org` }]);
     reader.finds = Buffer.from("unreadable");

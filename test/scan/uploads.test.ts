@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
 import { EICAR } from "../../src/scan/canary-samples.ts";
 import { FakeScanner } from "../support/fake-scanner.ts";
-import { type Harness, startHarness, TOKEN } from "../support/harness.ts";
+import { type Harness, type HarnessOptions, startHarness as startAny, TOKEN } from "../support/harness.ts";
 import { type UploadOptions, openUpload, upload } from "../support/upload.ts";
 
 const CLEAN = Buffer.from("a harmless text\n");
@@ -14,6 +14,8 @@ const PATH = "/_matrix/media/v3/upload";
 
 const send = (gateway: Harness, bytes: Uint8Array, more: UploadOptions & { readonly path?: string } = {}) =>
   upload(`${gateway.url}${more.path ?? PATH}`, bytes, { token: TOKEN, ...more });
+
+const startHarness = (options: HarnessOptions = {}): Promise<Harness> => startAny({ uploads: {}, ...options });
 
 async function expectNothingLeft(gateway: Harness): Promise<void> {
   await expect.poll(() => gateway.spooled()).toMatchObject({ memory: 0, disk: 0 });
@@ -103,7 +105,7 @@ describe("who decides on uploads", () => {
     const antivirus = new FakeScanner("antivirus");
     const dlp = new FakeScanner("dlp", { identities: ["user", "client_ip"] });
     dlp.finds = Buffer.from("secret");
-    await using gateway = await startHarness({ scanners: [antivirus], uploadScanners: [antivirus, dlp] });
+    await using gateway = await startHarness({ scanners: [antivirus], uploads: { scanners: [antivirus, dlp] } });
     const uri = String((await send(gateway, CLEAN)).json["content_uri"]).slice("mxc://".length);
     expect(dlp.told).toEqual([{ clientAddress: "127.0.0.1", user: `@${TOKEN}:example.org` }]);
     gateway.homeserver.addToken("bob");
@@ -122,7 +124,7 @@ describe("who decides on uploads", () => {
   it("services for downloads alone are not asked, and their verdict is still to be had", async () => {
     const antivirus = new FakeScanner("antivirus");
     const reader = new FakeScanner("reader");
-    await using gateway = await startHarness({ scanners: [antivirus, reader], uploadScanners: [antivirus] });
+    await using gateway = await startHarness({ scanners: [antivirus, reader], uploads: { scanners: [antivirus] } });
     const uri = String((await send(gateway, CLEAN)).json["content_uri"]).slice("mxc://".length);
     expect(reader.begun).toBe(0);
     expect((await gateway.get(`download/${uri}`, TOKEN)).status).toBe(200);
@@ -278,7 +280,7 @@ describe("before a byte is read", () => {
   });
 
   it("uploads have their share of requests and of the spool, and downloads theirs", async () => {
-    await using gateway = await startHarness({ admission: { maxPerClient: 3 }, uploadShare: 6_000_000, pipeline: { wait: 300 } });
+    await using gateway = await startHarness({ admission: { maxPerClient: 3 }, uploads: { share: 6_000_000 }, pipeline: { wait: 300 } });
     const url = `${gateway.url}${PATH}`;
     const slow = openUpload(url, LARGE.length, { token: TOKEN });
     slow.request.write(LARGE.subarray(0, 1000));
@@ -382,7 +384,7 @@ describe("a homeserver", () => {
     ["sends no object", { answer: { status: 200, body: [] } }, 502, "M_UNKNOWN"],
     ["never answers", { stall: true }, 502, "M_UNKNOWN"],
   ])("that %s is %s", async (_what, uploadBehaviour, status, errcode) => {
-    await using gateway = await startHarness({ storePatience: 500 });
+    await using gateway = await startHarness({ uploads: { patience: 500 } });
     gateway.homeserver.uploadBehaviour = uploadBehaviour;
     expect(await send(gateway, LARGE)).toMatchObject({ status, json: { errcode } });
     await expectNothingLeft(gateway);

@@ -95,10 +95,12 @@ export interface FakeHomeserverOptions {
   /** Whether the bytes of uploads are kept, and can be downloaded. */
   readonly keepUploads?: boolean;
   /** Which unauthenticated API it knows; homeservers older than Matrix 1.1 know only r0. */
-  readonly unauthenticatedApis?: readonly ("v3" | "r0")[];
+  readonly unauthenticatedApis?: readonly ("v3" | "v1" | "r0")[];
 }
 
-const MEDIA_PATH = /^\/_matrix\/(client\/v1\/media|media\/v3|media\/r0)\/(download|thumbnail)\/([^/]+)\/([^/]+)(?:\/[^/]*)?$/;
+const MEDIA_PATH = /^\/_matrix\/(client\/v1\/media|media\/v3|media\/v1|media\/r0)\/(download|thumbnail)\/([^/]+)\/([^/]+)(?:\/[^/]*)?$/;
+
+const QUESTION_PATH = /^\/_matrix\/(?:client\/v1\/media|media\/(?:v3|v1|r0))\/(config|preview_url)$/;
 
 const UPLOAD_PATH = /^\/_matrix\/media\/(?:(?:v3|v1|r0)\/upload|v3\/upload\/([^/]+)\/([^/]+))$/;
 
@@ -157,7 +159,7 @@ export class FakeHomeserver implements AsyncDisposable {
   /** Bytes of bodies of uploads that have come, whole or not. */
   uploadedBytes = 0;
   /** Says nothing of it, if undefined. */
-  maxUploadSize: number | undefined;
+  maxUploadSize: number | undefined = 52_428_800;
   uploadBehaviour: UploadBehaviour = {};
   /** Served at /.well-known/matrix/client as it is (a string) or as JSON; 404 if undefined. */
   wellKnown: unknown;
@@ -233,12 +235,13 @@ export class FakeHomeserver implements AsyncDisposable {
     const url = new URL(path, this.#url);
     if (url.pathname === "/.well-known/matrix/client") return this.#answerWellKnown(response);
     if (url.pathname === "/_matrix/client/v3/account/whoami") return this.#answerWhoami(request, response);
-    if (url.pathname === "/_matrix/client/v1/media/config") return this.#answerConfig(request, response);
     if (url.pathname === "/_matrix/media/v1/create" && request.method === "POST") return this.#answerCreate(request, response);
     if (UPLOAD_PATH.test(url.pathname)) return this.#takeUpload(url, request, response);
+    const question = QUESTION_PATH.exec(url.pathname)?.[1];
+    if (question !== undefined && request.method === "GET") return this.#answerQuestion(question, url.searchParams, request, response);
     const [, api = "", endpoint, server = "", mediaId = ""] = MEDIA_PATH.exec(url.pathname) ?? [];
     const authenticated = api === "client/v1/media";
-    const known = authenticated || (this.#options.unauthenticatedApis ?? ["v3", "r0"]).some((version) => api === `media/${version}`);
+    const known = authenticated || (this.#options.unauthenticatedApis ?? ["v3", "v1", "r0"]).some((version) => api === `media/${version}`);
     if (!known || request.method !== "GET") return sendError(response, 404, "M_UNRECOGNIZED", "Unrecognized request");
 
     const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
@@ -277,12 +280,6 @@ export class FakeHomeserver implements AsyncDisposable {
     if (!this.#acceptsToken(token, response)) return;
     response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
     response.end(JSON.stringify(this.whoami(`@${token}:${this.serverName}`)));
-  }
-
-  #answerConfig(request: IncomingMessage, response: ServerResponse): void {
-    if (!this.#acceptsToken(tokenOf(request), response)) return;
-    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
-    response.end(JSON.stringify(this.maxUploadSize === undefined ? {} : { "m.upload.size": this.maxUploadSize }));
   }
 
   #answerCreate(request: IncomingMessage, response: ServerResponse): void {
@@ -327,6 +324,15 @@ export class FakeHomeserver implements AsyncDisposable {
     );
     response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
     response.end(JSON.stringify(id === undefined ? { content_uri: `mxc://${serverName}/${mediaId}` } : {}));
+  }
+
+  #answerQuestion(question: string, query: URLSearchParams, request: IncomingMessage, response: ServerResponse): void {
+    if (!this.#acceptsToken(tokenOf(request), response)) return;
+    const url = query.get("url");
+    if (question === "preview_url" && url === null)
+      return sendError(response, 400, "M_MISSING_PARAM", "Missing required string query parameter url");
+    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
+    response.end(JSON.stringify(question === "config" ? { "m.upload.size": this.maxUploadSize } : { "og:title": `About ${url}` }));
   }
 
   #acceptsToken(token: string | undefined, response: ServerResponse): boolean {

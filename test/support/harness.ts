@@ -20,6 +20,7 @@ import type { AdviceOutcome } from "../../src/observability/metrics.ts";
 import type { PipelineEvents } from "../../src/scan/events.ts";
 import { FileChecks } from "../../src/scan/file-check.ts";
 import { Foresight } from "../../src/scan/foresight.ts";
+import { Forwarding } from "../../src/scan/forwarding.ts";
 import { identify } from "../../src/scan/identify.ts";
 import { panelOf } from "../../src/scan/recall.ts";
 import { Reception } from "../../src/scan/reception.ts";
@@ -37,17 +38,23 @@ import { FakeScanner } from "./fake-scanner.ts";
 
 export interface HarnessOptions {
   readonly scanners?: readonly Scanner[];
-  /** Those that are asked about uploads; the same, if not given. */
-  readonly uploadScanners?: readonly Scanner[];
-  /** Bytes that uploads may hold of the spool together. */
-  readonly uploadShare?: number;
-  readonly keepUploads?: boolean;
-  /** Milliseconds that the homeserver may take for an answer to an upload. */
-  readonly storePatience?: number;
+  /** Serves uploads and checks of files as well. */
+  readonly uploads?: {
+    /** Those that are asked about uploads; the same, if not given. */
+    readonly scanners?: readonly Scanner[];
+    /** Bytes that uploads may hold of the spool together. */
+    readonly share?: number;
+    /** Whether the homeserver keeps their bytes; true by default. */
+    readonly kept?: boolean;
+    /** Milliseconds that the homeserver may take for an answer to an upload. */
+    readonly patience?: number;
+  };
   readonly policy?: Partial<PolicyOptions>;
   readonly admission?: Partial<AdmissionOptions>;
   readonly pipeline?: Partial<Pick<PipelineOptions, "wait" | "timeout" | "maxFileSize" | "liveScans" | "streams">>;
   readonly bodyIdle?: number;
+  /** Serves the homeserver's own media paths as well. */
+  readonly transparent?: { readonly onOpaque: "pass" | "block"; readonly timeout?: number };
   /** Bytes of all spools together. */
   readonly spool?: { readonly memory: number; readonly disk: number };
   /** Whom the scanners are told of, by the token of the request. */
@@ -127,6 +134,7 @@ export interface Harness extends AsyncDisposable {
   spooled(): { memory: number; disk: number };
   /** Media on the homeserver that every valid token may read. */
   put(bytes: Uint8Array, more?: Partial<Parameters<FakeHomeserver["put"]>[1]>): string;
+  /** A path that begins with a slash is whole, any other is one of the scanner API's. */
   get(path: string, token?: string, init?: RequestInit): Promise<Answer>;
   post(path: string, body: unknown, token?: string): Promise<Answer>;
   /** Uploads and checks of files that hold a place. */
@@ -141,7 +149,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   await using stack = new AsyncDisposableStack();
   const directory = stack.adopt(await mkdtemp(join(tmpdir(), "mig-harness-")), (path) => rm(path, { recursive: true }));
   const { shared } = options;
-  const homeserver = shared?.homeserver ?? stack.use(await FakeHomeserver.start({ keepUploads: options.keepUploads ?? true }));
+  const homeserver = shared?.homeserver ?? stack.use(await FakeHomeserver.start({ keepUploads: options.uploads?.kept ?? true }));
   homeserver.addToken(TOKEN);
   const scanner = new FakeScanner();
   const keys = stack.adopt(await loadRequestKeys({ secretPath: join(directory, "secret") }), (loaded) => loaded.free());
@@ -211,13 +219,13 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     events,
     ...options.pipeline,
   });
-  const uploadScanners = options.uploadScanners ?? scanners;
+  const uploadScanners = options.uploads?.scanners ?? scanners;
   const panelFor = (asked: readonly Scanner[]) =>
     panelOf({ verdicts, overrides, policy: new Policy(asked, { ...policyOptions, onModified: "block" }, events) });
-  const share = new SpoolBudget({ memory: 1 << 30, disk: options.uploadShare ?? 1 << 30, inMemory: 1 << 20 });
+  const share = new SpoolBudget({ memory: 1 << 30, disk: options.uploads?.share ?? 1 << 30, inMemory: 1 << 20 });
   const reception = new Reception({ identifier: source, admission, share, maxFileSize, wait });
   const store = stack.use(
-    new HomeserverStore({ baseUrl: homeserver.url, additionalHeaders: {}, timeouts: { headers: options.storePatience ?? 60_000 } }),
+    new HomeserverStore({ baseUrl: homeserver.url, additionalHeaders: {}, timeouts: { headers: options.uploads?.patience ?? 60_000 } }),
   );
   const common = { reception, examination: pipeline.examination, timeout, events };
   const uploads = new Uploads({
@@ -234,11 +242,14 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const reports: RequestReport[] = [];
   const app = createApp({
     pipeline,
-    uploads,
-    fileChecks,
+    ...(options.uploads === undefined ? {} : { uploads, fileChecks }),
     keys,
     addresses: new ClientAddresses([]),
     headersToForward: ["x-forwarded-test"],
+    transparent: options.transparent && {
+      forwarding: new Forwarding({ forwarder: source, admission, timeout: options.transparent.timeout ?? 10_000 }),
+      onOpaque: options.transparent.onOpaque,
+    },
     report: (report) => reports.push(report),
   });
   const listener = stack.adopt(await listen(app, { host: "127.0.0.1", port: 0 }), (open) => open.close(AbortSignal.abort()));
@@ -250,7 +261,11 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const request = async (path: string, token: string | undefined, init: RequestInit): Promise<Answer> => {
     const headers = new Headers(init.headers);
     if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
-    const response = await fetch(`${url}${BASE_PATH}/${path}`, { ...init, headers, redirect: "manual" });
+    const response = await fetch(path.startsWith("/") ? `${url}${path}` : `${url}${BASE_PATH}/${path}`, {
+      ...init,
+      headers,
+      redirect: "manual",
+    });
     const body = Buffer.from(await response.arrayBuffer());
     const isJson = (response.headers.get("content-type") ?? "").startsWith("application/json") && body.length > 0;
     return {
