@@ -92,8 +92,6 @@ export interface FakeHomeserverOptions {
   readonly tls?: { readonly key: string; readonly cert: string };
   /** Whether `requests` is kept; benchmarks turn it off. */
   readonly record?: boolean;
-  /** Whether the bytes of uploads are kept, and can be downloaded. */
-  readonly keepUploads?: boolean;
   /** Which unauthenticated API it knows; homeservers older than Matrix 1.1 know only r0. */
   readonly unauthenticatedApis?: readonly ("v3" | "v1" | "r0")[];
 }
@@ -161,6 +159,8 @@ export class FakeHomeserver implements AsyncDisposable {
   /** Says nothing of it, if undefined. */
   maxUploadSize: number | undefined = 52_428_800;
   uploadBehaviour: UploadBehaviour = {};
+  /** Whether the bytes of uploads are kept, and can be downloaded. */
+  keepsUploads = true;
   /** Served at /.well-known/matrix/client as it is (a string) or as JSON; 404 if undefined. */
   wellKnown: unknown;
 
@@ -308,7 +308,7 @@ export class FakeHomeserver implements AsyncDisposable {
       if (hangUpAfter !== undefined && size >= hangUpAfter) return void response.destroy();
       if (answer !== undefined && after !== undefined && size >= after) return sendAnswerEarly(request, response, answer);
       hash.update(chunk);
-      if (this.#options.keepUploads !== false) chunks.push(chunk);
+      if (this.keepsUploads) chunks.push(chunk);
     }
     const bytes = Buffer.concat(chunks);
     const { method = "", headers } = request;

@@ -44,8 +44,6 @@ export interface HarnessOptions {
     readonly scanners?: readonly Scanner[];
     /** Bytes that uploads may hold of the spool together. */
     readonly share?: number;
-    /** Whether the homeserver keeps their bytes; true by default. */
-    readonly kept?: boolean;
     /** Milliseconds that the homeserver may take for an answer to an upload. */
     readonly patience?: number;
   };
@@ -149,7 +147,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   await using stack = new AsyncDisposableStack();
   const directory = stack.adopt(await mkdtemp(join(tmpdir(), "mig-harness-")), (path) => rm(path, { recursive: true }));
   const { shared } = options;
-  const homeserver = shared?.homeserver ?? stack.use(await FakeHomeserver.start({ keepUploads: options.uploads?.kept ?? true }));
+  const homeserver = shared?.homeserver ?? stack.use(await FakeHomeserver.start());
   homeserver.addToken(TOKEN);
   const scanner = new FakeScanner();
   const keys = stack.adopt(await loadRequestKeys({ secretPath: join(directory, "secret") }), (loaded) => loaded.free());
