@@ -45,7 +45,7 @@ beforeAll(async () => {
       scan: { blocked_mimetypes: ["application/pdf"] },
     },
   });
-  nginx = await startNginx({ gateway: stack.gateway.url, synapse: stack.synapse.url, refuseDirectMedia: true });
+  nginx = await startNginx({ gateway: stack.gateway.url, synapse: stack.synapse.url, mediaPaths: "refused" });
   [alice, bob] = await Promise.all([stack.synapse.registerUser("alice"), stack.synapse.registerUser("bob")]);
 });
 afterAll(async () => {
