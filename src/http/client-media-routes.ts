@@ -24,7 +24,7 @@ export interface ClientMediaRoutesOptions extends CallerOptions, TransparentOpti
   readonly pipeline: MediaPipeline;
 }
 
-/** Where clients ask, and which of its APIs the homeserver is asked by: a client without a token gets by none what that API refuses it. */
+/** Where clients ask, and which API of the homeserver's is asked for it: never another one, which might give them more. */
 const PATHS: readonly (readonly [path: string, api: MediaApi])[] = [
   ["/_matrix/client/v1/media", "client/v1/media"],
   // What the authenticated API was called before it was in the specification (MSC3916).

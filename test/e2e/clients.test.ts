@@ -258,7 +258,7 @@ describe("nginx as docs/deployment.md has it", () => {
     const media = await stack.synapse.upload(alice.token, EICAR);
     const answer = await ask(`${nginx.url}${BASE_PATH}/download/${media.path}`, { token: bob.token });
     expect([answer.status, answer.json, answer.headers.get("access-control-allow-origin")]).toEqual([403, NOT_CLEAN, "*"]);
-    expect((await ask(`${nginx.url}${BASE_PATH}/download/..%2f..%2fx/y`, { token: bob.token })).status).toBe(400);
+    expect((await ask(`${nginx.url}${BASE_PATH}/download/a%20b/y`, { token: bob.token })).status).toBe(400);
   });
 });
 

@@ -248,8 +248,12 @@ export class FakeHomeserver implements AsyncDisposable {
     const url = query.get("url");
     if (question === "preview_url" && url === null)
       return sendError(response, 400, "M_MISSING_PARAM", "Missing required string query parameter url");
-    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
-    response.end(JSON.stringify(question === "config" ? { "m.upload.size": 52_428_800 } : { "og:title": `About ${url}` }));
+    response.writeHead(200, {
+      ...CORS_HEADERS,
+      "content-type": "application/json",
+      "cache-control": "no-cache, no-store, must-revalidate",
+    });
+    response.end(JSON.stringify(question === "config" ? { "m.upload.size": 209_715_200 } : { "og:title": `About ${url}` }));
   }
 
   #acceptsToken(token: string | undefined, response: ServerResponse): boolean {
