@@ -1,4 +1,5 @@
 /** The composition root: from a configuration to a gateway that answers. */
+import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import type { Config } from "./config/load.ts";
@@ -50,7 +51,8 @@ export async function createGateway(config: Config, options: { readonly log: Log
   await access(config.scan.temp_directory, constants.R_OK | constants.W_OK | constants.X_OK);
   const keys = started.adopt(await openRequestKeys(config), (open) => open.free());
   for (const warning of keys.warnings) log.warn(warning);
-  const source = started.use(openHomeserver(config));
+  const pseudonym = `matrix-icap-gateway-${randomBytes(8).toString("hex")}`;
+  const source = started.use(openHomeserver(config, pseudonym));
   const spools = started.use(openSpools(config));
   const types = started.use(createTypeDetector());
   const stores = started.use(await openStores(config, keys, log, metrics));
@@ -105,7 +107,11 @@ export async function createGateway(config: Config, options: { readonly log: Log
     addresses: new ClientAddresses(config.web.trusted_proxies),
     headersToForward: config.download.headers_to_forward,
     transparent: config.transparent.enabled
-      ? { forwarding: new Forwarding({ forwarder: source, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
+      ? {
+          forwarding: new Forwarding({ forwarder: source, admission, timeout: FORWARD_LIMIT }),
+          onOpaque: config.transparent.on_opaque,
+          pseudonym,
+        }
       : undefined,
     report: (report) => reports.request(report),
     ...intake.doors,
@@ -137,8 +143,9 @@ function readinessOf(scanners: readonly Scanner[], { verdicts, overrides }: Stor
   return { ready: health.every((one) => one.ready || !one.required), degraded: problems.length > 0, problems };
 }
 
-function openHomeserver({ download, scan }: Config): Homeserver {
+function openHomeserver({ download, scan, transparent }: Config, pseudonym: string): Homeserver {
   return new Homeserver({
+    ...(transparent.enabled ? { pseudonym } : {}),
     ...(download.base_homeserver_url === undefined ? {} : { baseUrl: download.base_homeserver_url }),
     ...(download.proxy === undefined ? {} : { proxy: download.proxy }),
     additionalHeaders: download.additional_headers,

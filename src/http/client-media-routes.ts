@@ -1,5 +1,5 @@
 /** The homeserver's own media paths, for clients that know nothing of scanners. */
-import { type Context, Hono } from "hono";
+import { type Context, Hono, type MiddlewareHandler } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { GatewayError } from "../errors.ts";
 import { parseMxc } from "../media/mxc.ts";
@@ -16,13 +16,15 @@ export interface TransparentOptions {
   readonly forwarding: { ask(request: ForwardedRequest, client: ForwardingClient): Promise<ForwardedAnswer> };
   /** What happens to files no type of which is recognised, as ciphertext is. */
   readonly onOpaque: "pass" | "block";
+  /** What this gateway calls itself to the homeserver. */
+  readonly pseudonym: string;
 }
 
 export interface ClientMediaRoutesOptions extends CallerOptions, TransparentOptions {
   readonly pipeline: MediaPipeline;
 }
 
-/** Where clients ask, and which of its APIs the homeserver is asked by: a client without a token gets by none what that API refuses it. */
+/** Where clients ask, and which API of the homeserver's is asked for it: never another one, which might give them more. */
 const PATHS: readonly (readonly [path: string, api: MediaApi])[] = [
   ["/_matrix/client/v1/media", "client/v1/media"],
   // What the authenticated API was called before it was in the specification (MSC3916).
@@ -65,8 +67,15 @@ export function clientMediaRoutes(options: ClientMediaRoutesOptions): Hono<HttpE
     });
   };
 
-  app.use("/_matrix/client/*", inStandardForm);
-  app.use("/_matrix/media/*", inStandardForm);
+  const notFromItself: MiddlewareHandler<HttpEnv> = async (context, next) => {
+    if (context.req.header("via")?.includes(options.pseudonym) === true) {
+      const detail = "download.base_homeserver_url leads back here: it must be the homeserver's own address, not the reverse proxy's";
+      throw new GatewayError("homeserver_failed", { detail });
+    }
+    await next();
+  };
+
+  for (const path of ["/_matrix/client/*", "/_matrix/media/*"]) app.use(path, inStandardForm, notFromItself);
   for (const [path, api] of PATHS) {
     const download = (context: Context<HttpEnv>): Promise<Response> => media(context, api, { kind: "download" });
     const thumbnail = (context: Context<HttpEnv>): Promise<Response> => media(context, api, thumbnailVariant(context.req.query()));

@@ -27,7 +27,7 @@ export async function readForwarded(answer: Answer, now: number, signal: AbortSi
   const body = {
     errcode,
     error,
-    ...(status === 401 ? { soft_logout: softLogout } : {}),
+    ...(errcode === "M_UNKNOWN_TOKEN" ? { soft_logout: softLogout } : {}),
     ...(status === 429 && retryAfterMs !== undefined ? { retry_after_ms: retryAfterMs } : {}),
   };
   return { status, body: Buffer.from(JSON.stringify(body)), retryAfter: retryAfterOf(headers["retry-after"], retryAfterMs, now) };

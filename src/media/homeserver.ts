@@ -43,6 +43,8 @@ export interface HomeserverOptions {
    * get none of them but `user-agent`.
    */
   readonly additionalHeaders: Readonly<Record<string, string>>;
+  /** What this gateway calls itself to the configured homeserver, in `Via` (RFC 9110, section 7.6.3): so it knows its own requests when they come back. */
+  readonly pseudonym?: string;
   /** Milliseconds to connect (10 s), until the answer's head is there (60 s), and between two pieces of a body (30 s). */
   readonly timeouts?: { readonly connect?: number; readonly headers?: number; readonly bodyIdle?: number };
   /** Redirects followed for one request (3). */
@@ -86,7 +88,8 @@ export class Homeserver implements MediaSource, Forwarder, Identifier {
       throw new TypeError("the homeserver's base URL has more than scheme, host, port and path");
     }
     this.#base = base && withoutTrailingSlash(base);
-    this.#additionalHeaders = checkAdditionalHeaders(options.additionalHeaders);
+    const via = options.pseudonym === undefined ? {} : { via: `1.1 ${options.pseudonym}` };
+    this.#additionalHeaders = { ...checkAdditionalHeaders(options.additionalHeaders), ...via };
     this.#maxDecodedSize = options.maxDecodedSize;
     this.#clock = options.clock ?? Date.now;
     this.#outbound = new Outbound({

@@ -48,7 +48,8 @@ function isText(prefix: Uint8Array): boolean {
 
 /** MP3 behind a picture of its cover: libmagic looks for the sound behind the tag, which is further away than it is given to see. */
 function isTagged(prefix: Uint8Array): boolean {
-  return /^ID3[\u0002-\u0004]/u.test(Buffer.from(prefix.subarray(0, 4)).toString("latin1"));
+  const version = prefix[3] ?? 0;
+  return Buffer.from(prefix.subarray(0, 3)).toString("latin1") === "ID3" && version >= 2 && version <= 4;
 }
 
 function looksRandom(sample: Uint8Array): boolean {

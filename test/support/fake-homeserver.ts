@@ -157,7 +157,7 @@ export class FakeHomeserver implements AsyncDisposable {
   /** Bytes of bodies of uploads that have come, whole or not. */
   uploadedBytes = 0;
   /** Says nothing of it, if undefined. */
-  maxUploadSize: number | undefined = 52_428_800;
+  maxUploadSize: number | undefined = 209_715_200;
   uploadBehaviour: UploadBehaviour = {};
   /** Whether the bytes of uploads are kept, and can be downloaded. */
   keepsUploads = true;
@@ -331,7 +331,11 @@ export class FakeHomeserver implements AsyncDisposable {
     const url = query.get("url");
     if (question === "preview_url" && url === null)
       return sendError(response, 400, "M_MISSING_PARAM", "Missing required string query parameter url");
-    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
+    response.writeHead(200, {
+      ...CORS_HEADERS,
+      "content-type": "application/json",
+      "cache-control": "no-cache, no-store, must-revalidate",
+    });
     response.end(JSON.stringify(question === "config" ? { "m.upload.size": this.maxUploadSize } : { "og:title": `About ${url}` }));
   }
 

@@ -142,6 +142,7 @@ export interface Harness extends AsyncDisposable {
 }
 
 export const TOKEN = "alice";
+const PSEUDONYM = "matrix-icap-gateway-test";
 
 export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
   await using stack = new AsyncDisposableStack();
@@ -166,6 +167,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     new Homeserver({
       baseUrl: homeserver.url,
       additionalHeaders: {},
+      pseudonym: PSEUDONYM,
       maxDecodedSize: options.pipeline?.maxFileSize ?? 200 << 20,
       timeouts: { bodyIdle: options.bodyIdle ?? 10_000 },
     }),
@@ -247,6 +249,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     transparent: options.transparent && {
       forwarding: new Forwarding({ forwarder: source, admission, timeout: options.transparent.timeout ?? 10_000 }),
       onOpaque: options.transparent.onOpaque,
+      pseudonym: PSEUDONYM,
     },
     report: (report) => reports.push(report),
   });
