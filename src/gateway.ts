@@ -86,7 +86,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
     timeout: config.scan.timeout,
     events: reports,
   });
-  const intake = started.use(openIntake(config, { pipeline, source, scanners: opened, stores, admission, reports }));
+  const intake = started.use(openIntake(config, { pipeline, source, scanners: opened, stores, admission, reports, pseudonym }));
   metrics.observe({
     scanners: () => [
       ...icap.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: scanner.replicas() })),
@@ -106,12 +106,9 @@ export async function createGateway(config: Config, options: { readonly log: Log
     keys,
     addresses: new ClientAddresses(config.web.trusted_proxies),
     headersToForward: config.download.headers_to_forward,
+    pseudonym,
     transparent: config.transparent.enabled
-      ? {
-          forwarding: new Forwarding({ forwarder: source, admission, timeout: FORWARD_LIMIT }),
-          onOpaque: config.transparent.on_opaque,
-          pseudonym,
-        }
+      ? { forwarding: new Forwarding({ forwarder: source, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
       : undefined,
     report: (report) => reports.request(report),
     ...intake.doors,
@@ -143,9 +140,9 @@ function readinessOf(scanners: readonly Scanner[], { verdicts, overrides }: Stor
   return { ready: health.every((one) => one.ready || !one.required), degraded: problems.length > 0, problems };
 }
 
-function openHomeserver({ download, scan, transparent }: Config, pseudonym: string): Homeserver {
+function openHomeserver({ download, scan, transparent, upload }: Config, pseudonym: string): Homeserver {
   return new Homeserver({
-    ...(transparent.enabled ? { pseudonym } : {}),
+    ...(transparent.enabled || upload.enabled ? { pseudonym } : {}),
     ...(download.base_homeserver_url === undefined ? {} : { baseUrl: download.base_homeserver_url }),
     ...(download.proxy === undefined ? {} : { proxy: download.proxy }),
     additionalHeaders: download.additional_headers,

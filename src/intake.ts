@@ -33,6 +33,8 @@ export interface IntakeParts {
   readonly stores: Stores;
   readonly admission: Admission;
   readonly reports: GatewayReports;
+  /** What this gateway calls itself to the homeserver. */
+  readonly pseudonym: string;
 }
 
 export function openIntake(config: Config, parts: IntakeParts): Intake {
@@ -55,6 +57,7 @@ export function openIntake(config: Config, parts: IntakeParts): Intake {
       ? undefined
       : new HomeserverStore({
           baseUrl,
+          pseudonym: parts.pseudonym,
           ...(download.proxy === undefined ? {} : { proxy: download.proxy }),
           additionalHeaders: download.additional_headers,
         });

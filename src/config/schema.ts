@@ -71,8 +71,7 @@ export type Direction = (typeof DIRECTIONS)[number];
 
 /** Of what is no service at all, it is told elsewhere. */
 function decidesOn(service: { readonly required?: unknown; readonly direction?: unknown } | null, direction: Direction): boolean {
-  const asked: unknown = service?.direction ?? "both";
-  return service?.required !== false && (asked === "both" || asked === direction);
+  return service?.required !== false && service?.direction !== (direction === "download" ? "upload" : "download");
 }
 
 /** A key that failed its own check may hold anything. */
@@ -150,7 +149,7 @@ export function remarks(config: Config, memory: number): Remark[] {
   if (checksFiles(config) && !config.scan_file.require_token) {
     remark(["scan_file", "require_token"], "lets everybody use the scanners who can reach this gateway");
   }
-  if (config.scan.on_modified === "deliver" && config.icap.filter(({ required }) => required).length < 2) {
+  if (config.scan.on_modified === "deliver" && config.icap.filter((service) => decidesOn(service, "download")).length < 2) {
     remark(["scan", "on_modified"], "hands on what the only scanner sent back, on that scanner's word alone");
   }
   if (config.scan.spool.memory > memory / 2) remark(["scan", "spool", "memory"], "is more than half of the memory that there is");

@@ -19,6 +19,8 @@ export interface AppOptions extends MediaRoutesOptions {
   readonly uploads?: Uploader;
   /** Undefined where files are not checked before. */
   readonly fileChecks?: FileChecker;
+  /** What this gateway calls itself to the homeserver. */
+  readonly pseudonym: string;
   /** Whether the homeserver's own media paths are served as well, and how. */
   readonly transparent?: TransparentOptions | undefined;
   /** Called once for each request, when the last byte of its answer is out, or will never be. */

@@ -1,5 +1,5 @@
 /** The homeserver's own media paths, for clients that know nothing of scanners. */
-import { type Context, Hono, type MiddlewareHandler } from "hono";
+import { type Context, Hono } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { GatewayError } from "../errors.ts";
 import { parseMxc } from "../media/mxc.ts";
@@ -8,6 +8,7 @@ import type { ForwardingClient } from "../scan/forwarding.ts";
 import { Caller, type CallerOptions, clientSignal } from "./caller.ts";
 import type { HttpEnv } from "./env.ts";
 import { inStandardForm } from "./errors.ts";
+import { notFromItself } from "./not-from-itself.ts";
 import { answerWith, type MediaPipeline } from "./media-answer.ts";
 import { mount, type Route } from "./route.ts";
 import { flag, thumbnailVariant } from "./thumbnail.ts";
@@ -16,11 +17,11 @@ export interface TransparentOptions {
   readonly forwarding: { ask(request: ForwardedRequest, client: ForwardingClient): Promise<ForwardedAnswer> };
   /** What happens to files no type of which is recognised, as ciphertext is. */
   readonly onOpaque: "pass" | "block";
-  /** What this gateway calls itself to the homeserver. */
-  readonly pseudonym: string;
 }
 
 export interface ClientMediaRoutesOptions extends CallerOptions, TransparentOptions {
+  /** What this gateway calls itself to the homeserver. */
+  readonly pseudonym: string;
   readonly pipeline: MediaPipeline;
 }
 
@@ -67,15 +68,7 @@ export function clientMediaRoutes(options: ClientMediaRoutesOptions): Hono<HttpE
     });
   };
 
-  const notFromItself: MiddlewareHandler<HttpEnv> = async (context, next) => {
-    if (context.req.header("via")?.includes(options.pseudonym) === true) {
-      const detail = "download.base_homeserver_url leads back here: it must be the homeserver's own address, not the reverse proxy's";
-      throw new GatewayError("homeserver_failed", { detail });
-    }
-    await next();
-  };
-
-  for (const path of ["/_matrix/client/*", "/_matrix/media/*"]) app.use(path, inStandardForm, notFromItself);
+  for (const path of ["/_matrix/client/*", "/_matrix/media/*"]) app.use(path, inStandardForm, notFromItself(options.pseudonym));
   for (const [path, api] of PATHS) {
     const download = (context: Context<HttpEnv>): Promise<Response> => media(context, api, { kind: "download" });
     const thumbnail = (context: Context<HttpEnv>): Promise<Response> => media(context, api, thumbnailVariant(context.req.query()));

@@ -10,6 +10,7 @@ import { MEDIA_PACE, announcedSize, bodyOf } from "./client-body.ts";
 import type { HttpEnv } from "./env.ts";
 import { inStandardForm } from "./errors.ts";
 import { safeType } from "./media-headers.ts";
+import { notFromItself } from "./not-from-itself.ts";
 import { mount } from "./route.ts";
 
 export interface Uploader {
@@ -19,6 +20,8 @@ export interface Uploader {
 
 export interface UploadRoutesOptions extends CallerOptions {
   readonly uploads: Uploader;
+  /** What this gateway calls itself to the homeserver. */
+  readonly pseudonym: string;
 }
 
 /** Characters; more than any file system takes. */
@@ -27,10 +30,10 @@ const MAX_FILE_NAME = 1024;
 const APIS = ["v3", "v1", "r0"] as const;
 
 /** Below `/_matrix/media`. What the homeserver answers is the answer; all that fails here is in the standard form. */
-export function uploadRoutes({ uploads, ...options }: UploadRoutesOptions): Hono<HttpEnv> {
+export function uploadRoutes({ uploads, pseudonym, ...options }: UploadRoutesOptions): Hono<HttpEnv> {
   const app = new Hono<HttpEnv>();
   const caller = new Caller(options);
-  app.use(inStandardForm);
+  app.use(inStandardForm, notFromItself(pseudonym));
 
   const upload = async (context: Context<HttpEnv>, target: UploadTarget): Promise<Response> => {
     const { env, req } = context;

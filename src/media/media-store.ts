@@ -8,7 +8,7 @@ import { withoutTrailingSlash } from "./discovery.ts";
 import { failure } from "./homeserver.ts";
 import { parseMxcUrl } from "./mxc.ts";
 import { connectorTo, proxyAgent } from "./outbound.ts";
-import { authorizationOf, homeHeaders } from "./request-headers.ts";
+import { authorizationOf, checkAdditionalHeaders, homeHeaders } from "./request-headers.ts";
 import type { Credentials, Mxc } from "./source.ts";
 
 /** Where an upload goes: to a new URI, by one of the API's versions, or to one that was made before. */
@@ -50,8 +50,10 @@ export interface MediaStoreOptions {
   readonly baseUrl: string;
   /** An http or https proxy, for every request. */
   readonly proxy?: string;
-  /** The operator's own, checked. */
+  /** The operator's own. */
   readonly additionalHeaders: Readonly<Record<string, string>>;
+  /** As of `HomeserverOptions`. */
+  readonly pseudonym: string;
   /** Milliseconds to connect (10 s), without progress until the answer's head is there (60 s), and between two pieces of it (30 s). */
   readonly timeouts?: { readonly connect?: number; readonly headers?: number; readonly bodyIdle?: number };
   /** Connections at most (256). */
@@ -76,12 +78,14 @@ export class HomeserverStore implements MediaStore {
   readonly #agent: Agent | ProxyAgent;
   readonly #serverName: string | undefined;
 
+  /** @throws TypeError for a URL or a header that can't be used. */
   constructor(options: MediaStoreOptions) {
     const base = new URL(options.baseUrl);
     const { connect, headers, bodyIdle } = { connect: 10_000, headers: 60_000, bodyIdle: 30_000, ...options.timeouts };
     this.#origin = base.origin;
     this.#path = new URL(withoutTrailingSlash(base)).pathname.replace(/\/$/, "");
-    this.#additionalHeaders = { "user-agent": USER_AGENT, ...lowerCased(options.additionalHeaders) };
+    const via = `1.1 ${options.pseudonym}`;
+    this.#additionalHeaders = { "user-agent": USER_AGENT, ...checkAdditionalHeaders(options.additionalHeaders), via };
     this.#timeouts = { headers, bodyIdle };
     this.#serverName = base.protocol === "https:" && /[a-z]/i.test(base.hostname) ? base.hostname : undefined;
     const limits = {
@@ -207,8 +211,4 @@ function objectIn(bytes: Buffer | undefined): Readonly<Record<string, unknown>> 
   } catch {
     return undefined;
   }
-}
-
-function lowerCased(headers: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
 }

@@ -225,7 +225,12 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const share = new SpoolBudget({ memory: 1 << 30, disk: options.uploads?.share ?? 1 << 30, inMemory: 1 << 20 });
   const reception = new Reception({ identifier: source, admission, share, maxFileSize, wait });
   const store = stack.use(
-    new HomeserverStore({ baseUrl: homeserver.url, additionalHeaders: {}, timeouts: { headers: options.uploads?.patience ?? 60_000 } }),
+    new HomeserverStore({
+      baseUrl: homeserver.url,
+      pseudonym: PSEUDONYM,
+      additionalHeaders: {},
+      timeouts: { headers: options.uploads?.patience ?? 60_000 },
+    }),
   );
   const common = { reception, examination: pipeline.examination, timeout, events };
   const uploads = new Uploads({
@@ -246,10 +251,10 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     keys,
     addresses: new ClientAddresses([]),
     headersToForward: ["x-forwarded-test"],
+    pseudonym: PSEUDONYM,
     transparent: options.transparent && {
       forwarding: new Forwarding({ forwarder: source, admission, timeout: options.transparent.timeout ?? 10_000 }),
       onOpaque: options.transparent.onOpaque,
-      pseudonym: PSEUDONYM,
     },
     report: (report) => reports.push(report),
   });
