@@ -89,10 +89,10 @@ const SYNAPSE = [
 
 const asked = ({ status, json }: RawAnswer): Partial<Asked> => (json === undefined ? { who: `nobody: ${status}` } : (json as Asked));
 
-describe.each<[string, (mediaPaths: MediaPaths) => Promise<TlsPeer>]>([
-  ["nginx", (mediaPaths) => startNginx({ ...upstreams, mediaPaths })],
-  ["Caddy", (mediaPaths) => startCaddy(upstreams, mediaPaths)],
-  ["HAProxy", (mediaPaths) => startHaProxy(upstreams, mediaPaths)],
+describe.each<[string, (mediaPaths: MediaPaths, scansUploads?: boolean) => Promise<TlsPeer>]>([
+  ["nginx", (mediaPaths, scansUploads = false) => startNginx({ ...upstreams, scansUploads, mediaPaths })],
+  ["Caddy", (mediaPaths, scansUploads = false) => startCaddy({ ...upstreams, scansUploads }, mediaPaths)],
+  ["HAProxy", (mediaPaths, scansUploads = false) => startHaProxy({ ...upstreams, scansUploads }, mediaPaths)],
 ])("%s", (_name, start) => {
   let proxy: TlsPeer;
   const ask = async (target: string, options: RawOptions = {}): Promise<Partial<Asked>> =>
@@ -152,6 +152,41 @@ describe.each<[string, (mediaPaths: MediaPaths) => Promise<TlsPeer>]>([
 
     it("no spelling of a download reaches Synapse", async () => {
       for (const target of TRAVERSALS(MEDIA)) expect((await ask(target)).who, target).not.toBe("synapse");
+    });
+  });
+
+  describe.each<[string, MediaPaths]>([
+    ["alone", "synapse"],
+    ["beside unmodified clients", "gateway"],
+  ])("with uploads that are scanned, %s", (_beside, mediaPaths) => {
+    beforeAll(async () => {
+      proxy = await start(mediaPaths, true);
+    });
+    afterAll(() => proxy.stop());
+
+    it("uploads go to the gateway, whole, and with them all that may be one", async () => {
+      const others = [
+        "/_matrix/media/unstable/upload",
+        "/_matrix/media/v4/upload/x",
+        "/_matrix/media/v3/upload/",
+        "/_matrix/media/v3/create",
+      ];
+      for (const [method, target] of [...UPLOADS, ...others.map((target) => ["POST", target] as const)]) {
+        const headers = { "x-forwarded-for": "203.0.113.9" };
+        expect(await ask(target, { method, headers, body: Buffer.alloc(2_000_000) })).toMatchObject({
+          who: "gateway",
+          method,
+          target,
+          size: 2_000_000,
+          headers: { "x-forwarded-for": "127.0.0.1" },
+        });
+      }
+    });
+
+    it("everything else goes where it went", async () => {
+      for (const target of SCANNER) expect(await ask(target)).toMatchObject({ who: "gateway", target });
+      for (const target of MEDIA_PATHS) expect(await ask(target)).toMatchObject({ who: mediaPaths, target });
+      for (const target of SYNAPSE) expect(await ask(target)).toMatchObject({ who: "synapse", target });
     });
   });
 });

@@ -1,13 +1,16 @@
 /** A real Caddy with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
-import { blockOf, type MediaPaths, replaced, TLS, type Upstreams, withoutUnmodifiedClients } from "./deployment.ts";
+import { blockOf, type MediaPaths, replaced, TLS, type Upstreams, uploadsBlock, withoutUnmodifiedClients } from "./deployment.ts";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import { TlsPeer } from "./peers/tls-peer.ts";
+
+const UNMODIFIED = "\t# Unmodified clients, from here\n";
 
 class Caddy extends TlsPeer {
   protected readonly name = "Caddy";
 
-  async prepare({ gateway, synapse }: Upstreams, mediaPaths: MediaPaths): Promise<void> {
-    const block = await blockOf("caddyfile", "reverse_proxy");
+  async prepare({ gateway, synapse, scansUploads = false }: Upstreams, mediaPaths: MediaPaths): Promise<void> {
+    const uploads = scansUploads ? await uploadsBlock("caddyfile") : "";
+    const block = replaced(await blockOf("caddyfile", "matrix.example.org {"), [[UNMODIFIED, `${uploads}${UNMODIFIED}`]]);
     const text = replaced(mediaPaths === "gateway" ? block : withoutUnmodifiedClients(block), [
       ["matrix.example.org {", `https://${this.at.listen}:${this.at.inside} {\n\ttls ${TLS}cert.pem ${TLS}key.pem`],
     ]);

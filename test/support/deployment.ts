@@ -10,6 +10,8 @@ export const TLS = fileURLToPath(new URL("../fixtures/tls/", import.meta.url));
 export interface Upstreams {
   readonly gateway: string;
   readonly synapse: string;
+  /** Whether the gateway gets uploads as well. */
+  readonly scansUploads?: boolean;
 }
 
 /** What becomes of the homeserver's own media paths. */
@@ -30,6 +32,11 @@ export function replaced(text: string, replacements: readonly (readonly [from: s
     if (parts.length !== times + 1) throw new Error(`the configuration has \`${from.trim()}\` ${parts.length - 1} times, not ${times}`);
     return parts.join(to);
   }, text);
+}
+
+/** What sends uploads to the gateway, to stand in front of all that is about media. */
+export function uploadsBlock(language: string): Promise<string> {
+  return blockOf(language, "# Uploads, to the gateway");
 }
 
 /** Without what is for unmodified clients. @throws Error when it is not marked */

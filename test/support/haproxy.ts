@@ -1,14 +1,17 @@
 /** A real HAProxy with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
-import { blockOf, type MediaPaths, replaced, type Upstreams, withoutUnmodifiedClients } from "./deployment.ts";
+import { blockOf, type MediaPaths, replaced, type Upstreams, uploadsBlock, withoutUnmodifiedClients } from "./deployment.ts";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import { TlsPeer } from "./peers/tls-peer.ts";
 import { testCertificate } from "./tls.ts";
 
+const UNMODIFIED = "    # Unmodified clients, from here\n";
+
 class HaProxy extends TlsPeer {
   protected readonly name = "HAProxy";
 
-  async prepare({ gateway, synapse }: Upstreams, mediaPaths: MediaPaths): Promise<void> {
-    const block = await blockOf("haproxy", "frontend");
+  async prepare({ gateway, synapse, scansUploads = false }: Upstreams, mediaPaths: MediaPaths): Promise<void> {
+    const uploads = scansUploads ? await uploadsBlock("haproxy") : "";
+    const block = replaced(await blockOf("haproxy", "frontend"), [[UNMODIFIED, `${uploads}${UNMODIFIED}`]]);
     const text = replaced(mediaPaths === "gateway" ? block : withoutUnmodifiedClients(block), [
       ["bind :443", `bind ${this.at.listen}:${this.at.inside}`],
       ["/etc/ssl/matrix.example.org.pem", `${this.directory}/certificate.pem`],

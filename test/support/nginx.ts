@@ -1,6 +1,6 @@
 /** A real nginx with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
 import { existsSync } from "node:fs";
-import { blockOf, type MediaPaths, replaced, TLS, type Upstreams } from "./deployment.ts";
+import { blockOf, type MediaPaths, replaced, TLS, type Upstreams, uploadsBlock } from "./deployment.ts";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import type { Machine, Port } from "./peers/machine.ts";
 import { TlsPeer } from "./peers/tls-peer.ts";
@@ -65,9 +65,13 @@ const MEDIA_PATHS: Readonly<Record<MediaPaths, string | undefined>> = {
 };
 
 /** @throws Error when the document no longer has what is to be replaced */
-async function serverBlock({ gateway, synapse, mediaPaths = "synapse" }: NginxOptions, listen: string): Promise<string> {
+async function serverBlock(
+  { gateway, synapse, scansUploads = false, mediaPaths = "synapse" }: NginxOptions,
+  listen: string,
+): Promise<string> {
   const wanted = MEDIA_PATHS[mediaPaths];
-  const locations = wanted === undefined ? "" : await blockOf("nginx", wanted);
+  const uploads = scansUploads ? await uploadsBlock("nginx") : "";
+  const locations = uploads + (wanted === undefined ? "" : await blockOf("nginx", wanted));
   const text = replaced(await blockOf("nginx", "server {"), [
     ["listen 443 ssl", `listen ${listen} ssl`],
     ["/etc/ssl/matrix.example.org/fullchain.pem", `${TLS}cert.pem`],
