@@ -2,6 +2,7 @@
 export { IcapError, type IcapErrorCode } from "./errors.ts";
 export { judge, type AnswerFacts, type HeaderReader, type Reading, type Verdict } from "./verdict.ts";
 export { PROFILE_NAMES, profileOf, readingOf, type Profile, type ProfileName } from "./profiles.ts";
+export { printable } from "./verdict-text.ts";
 export { isFreeField } from "./client/fields.ts";
 export { IcapService } from "./client/service.ts";
 export type {

@@ -105,6 +105,11 @@ function requestProof({ request, body }: AnswerFacts): Verdict {
   return modified(body === "none" ? "no body came back" : "another body came back");
 }
 
+/** What is said of a file whose upload was answered in its server's stead, where no header says more. */
+export function satisfaction(status: number): string {
+  return `HTTP ${statusText(status)} in answer to the request`;
+}
+
 function headsOf({ icapHeaders, http, requestHeaders }: AnswerFacts): readonly HeaderReader[] {
   return [icapHeaders, http?.headers, requestHeaders].filter((head) => head !== undefined);
 }
@@ -117,7 +122,7 @@ function statusFindings(facts: AnswerFacts, reading: Reading): readonly Finding[
 
 function responseFinding({ method, icapStatus, sentHttpStatus }: AnswerFacts, status: number, reading: Reading): Finding | undefined {
   // Request satisfaction (RFC 3507 section 4.8): what was asked for is answered in its place, by a page of any status.
-  if (method === "REQMOD" && icapStatus < 300) return { grade: "blocked", text: `HTTP ${statusText(status)} in answer to the request` };
+  if (method === "REQMOD" && icapStatus < 300) return { grade: "blocked", text: satisfaction(status) };
   return status === sentHttpStatus ? undefined : readStatus(reading.http, "HTTP", status);
 }
 

@@ -1,6 +1,7 @@
 /**
- * Every failure that a client may see is born here, complete: a stable code, the HTTP status, the body. `http/errors` renders it and
- * decides nothing; the log shows `code` and `cause`, which the client never sees.
+ * Every failure that a client may see is born here, complete: a stable code, the HTTP status, the body in each form that clients read.
+ * `http/errors` renders it in the form of the route it is answered on and decides nothing else; the log shows `code` and `cause`, which the
+ * client never sees.
  */
 
 /** The closed set of reasons that shipped clients can read; an unknown one breaks the Rust SDK. */
@@ -40,7 +41,14 @@ const ANSWERS = {
   modified: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The scanner replaced the media, so it is blocked" },
   unscannable: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media can't be scanned, so it is blocked" },
   too_large: { status: 403, reason: "MCS_MEDIA_NOT_CLEAN", info: "The media is too large to be scanned" },
+  upload_too_large: { status: 413, reason: "MCS_MEDIA_NOT_CLEAN", info: "The file is too large" },
+  upload_too_slow: { status: 408, reason: "M_UNKNOWN", info: "The file came too slowly" },
   type_forbidden: { status: 403, reason: "MCS_MIME_TYPE_FORBIDDEN", info: "Media of this type is not allowed" },
+  opaque: {
+    status: 403,
+    reason: "MCS_MIME_TYPE_FORBIDDEN",
+    info: "Encrypted files, and files of unknown type, are only served to clients that use the content scanner",
+  },
   scanner_unavailable: { status: 503, reason: "M_UNKNOWN", info: "The media can't be scanned at the moment" },
   unclear_verdict: { status: 503, reason: "M_UNKNOWN", info: "The scanner's answer could not be understood" },
   beyond_proof: { status: 503, reason: "M_UNKNOWN", info: "The media is larger than the scanner is proven to scan" },
@@ -59,10 +67,12 @@ const ANSWERS = {
 export type ErrorCode = keyof typeof ANSWERS;
 
 /**
- * How the body is written. `scanner`: `{reason, info}` alone (Ruma, Element Android and iOS drop `reason` when they see `errcode`).
- * `matrix`: the standard form, where clients honour nothing else. `both`: an expired token, which the Rust SDK refreshes only on `errcode`.
+ * Who reads the body. `scanner`: clients of the content-scanner API, most of which read `{reason, info}` and drop `reason` when they see an
+ * `errcode`. `matrix`: clients of the client-server API, which read the standard `{errcode, error}`; `reason` and `info` stand beside them where a
+ * client of the scanner API would have got them.
+ * https://spec.matrix.org/v1.19/client-server-api/#standard-error-response
  */
-type ErrorForm = "scanner" | "matrix" | "both";
+export type ErrorForm = "scanner" | "matrix";
 
 export interface GatewayErrorOptions {
   /** What went wrong, for the log alone. */
@@ -78,13 +88,35 @@ export interface GatewayErrorOptions {
   readonly allow?: string;
 }
 
-const FORMS: Partial<Record<ErrorCode, { form: ErrorForm; errcode: string }>> = {
-  rate_limited: { form: "matrix", errcode: "M_LIMIT_EXCEEDED" },
-  bad_request: { form: "matrix", errcode: "M_UNRECOGNIZED" },
-  unrecognized_route: { form: "matrix", errcode: "M_UNRECOGNIZED" },
-  method_not_allowed: { form: "matrix", errcode: "M_UNRECOGNIZED" },
-  unknown_token: { form: "both", errcode: "M_UNKNOWN_TOKEN" },
+/** The standard error codes; of what is not here, `M_UNKNOWN`. */
+const ERRCODES: Partial<Record<ErrorCode, string>> = {
+  bad_request: "M_UNRECOGNIZED",
+  malformed_request: "M_BAD_JSON",
+  request_too_large: "M_TOO_LARGE",
+  bad_media_id: "M_INVALID_PARAM",
+  bad_parameter: "M_INVALID_PARAM",
+  bad_decryption: "M_FORBIDDEN",
+  missing_token: "M_MISSING_TOKEN",
+  unknown_token: "M_UNKNOWN_TOKEN",
+  not_found: "M_NOT_FOUND",
+  not_yet_uploaded: "M_NOT_YET_UPLOADED",
+  infected: "M_FORBIDDEN",
+  blocked: "M_FORBIDDEN",
+  modified: "M_FORBIDDEN",
+  unscannable: "M_FORBIDDEN",
+  too_large: "M_FORBIDDEN",
+  upload_too_large: "M_TOO_LARGE",
+  type_forbidden: "M_FORBIDDEN",
+  opaque: "M_FORBIDDEN",
+  rate_limited: "M_LIMIT_EXCEEDED",
+  unrecognized_route: "M_UNRECOGNIZED",
+  method_not_allowed: "M_UNRECOGNIZED",
 };
+
+/** Where clients of the scanner API honour nothing but the standard form. */
+const STANDARD_ONLY: ReadonlySet<ErrorCode> = new Set(["rate_limited", "bad_request", "unrecognized_route", "method_not_allowed"]);
+/** The Rust SDK refreshes an expired token only on `errcode`. */
+const BOTH: ReadonlySet<ErrorCode> = new Set(["unknown_token"]);
 
 /** Codes after which asking again makes sense, and the seconds that are suggested when nobody knows better. */
 const RETRY_AFTER: Partial<Record<ErrorCode, number>> = {
@@ -101,36 +133,36 @@ export class GatewayError extends Error {
   override readonly name = "GatewayError";
   readonly code: ErrorCode;
   readonly status: number;
+  /** What a client may show its user. */
+  readonly info: string;
   readonly headers: Readonly<Record<string, string>>;
-  /** The JSON body that the client gets. */
-  readonly body: Readonly<Record<string, unknown>>;
+  readonly #standard: Readonly<Record<string, unknown>>;
 
   constructor(code: ErrorCode, options: GatewayErrorOptions = {}) {
     super(options.detail === undefined ? code : `${code}: ${options.detail}`, { cause: options.cause });
     const answer: Answer = ANSWERS[code];
     this.code = code;
     this.status = answer.status;
+    this.info = options.info ?? answer.info;
     const retryAfter = options.retryAfter ?? RETRY_AFTER[code];
     this.headers = {
       ...(retryAfter === undefined ? {} : { "retry-after": String(Math.ceil(retryAfter)) }),
       ...(options.allow === undefined ? {} : { allow: options.allow }),
     };
-    this.body = bodyOf(code, answer, options, retryAfter);
+    this.#standard = {
+      errcode: options.token?.errcode ?? ERRCODES[code] ?? "M_UNKNOWN",
+      error: options.token?.error ?? this.info,
+      ...(options.token === undefined ? {} : { soft_logout: options.token.softLogout }),
+      ...(code === "rate_limited" && retryAfter !== undefined ? { retry_after_ms: Math.ceil(retryAfter * 1000) } : {}),
+    };
   }
-}
 
-function bodyOf(code: ErrorCode, answer: Answer, options: GatewayErrorOptions, retryAfter: number | undefined): Record<string, unknown> {
-  const { form, errcode } = FORMS[code] ?? { form: "scanner", errcode: "" };
-  const info = options.info ?? answer.info;
-  const scanner = { reason: answer.reason, info };
-  const matrix = {
-    errcode: options.token?.errcode ?? errcode,
-    error: options.token?.error ?? info,
-    ...(options.token === undefined ? {} : { soft_logout: options.token.softLogout }),
-    ...(code === "rate_limited" && retryAfter !== undefined ? { retry_after_ms: Math.ceil(retryAfter * 1000) } : {}),
-  };
-  if (form === "matrix") return matrix;
-  return form === "both" ? { ...scanner, ...matrix } : scanner;
+  /** The JSON body that the client gets. */
+  body(form: ErrorForm): Readonly<Record<string, unknown>> {
+    if (STANDARD_ONLY.has(this.code)) return this.#standard;
+    const scanner = { reason: ANSWERS[this.code].reason, info: this.info };
+    return form === "matrix" || BOTH.has(this.code) ? { ...this.#standard, ...scanner } : scanner;
+  }
 }
 
 /** The error as it is, or wrapped as `internal`: nothing that was not born here reaches a client with its own text. */

@@ -1,4 +1,5 @@
 /** The composition root: from a configuration to a gateway that answers. */
+import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import type { Config } from "./config/load.ts";
@@ -6,6 +7,7 @@ import { createAdminApp, type Readiness } from "./http/admin.ts";
 import { createApp } from "./http/app.ts";
 import { ClientAddresses } from "./http/client-address.ts";
 import { type Listener, listen } from "./http/server.ts";
+import { openIntake } from "./intake.ts";
 import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
 import { Permissions } from "./media/permissions.ts";
@@ -14,6 +16,7 @@ import type { Logger } from "./observability/log.ts";
 import { createMetrics, type Metrics } from "./observability/metrics.ts";
 import { GatewayReports } from "./observability/reports.ts";
 import { Admission } from "./scan/admission.ts";
+import { Forwarding } from "./scan/forwarding.ts";
 import { identify } from "./scan/identify.ts";
 import { MediaMemory } from "./scan/media-memory.ts";
 import { Pipeline } from "./scan/pipeline.ts";
@@ -33,6 +36,9 @@ export interface Gateway extends AsyncDisposable {
 /** Milliseconds; below what orchestrators usually grant between SIGTERM and SIGKILL. */
 const SHUTDOWN_LIMIT = 20_000;
 
+/** Milliseconds that the homeserver may take over what is passed on to it; it fetches pages of the web for previews. */
+const FORWARD_LIMIT = 30_000;
+
 /**
  * Starts everything; resolves when both listeners listen. Scanners prove themselves meanwhile: until they have, readiness says so and
  * media is answered 503.
@@ -47,16 +53,17 @@ export async function createGateway(config: Config, options: { readonly log: Log
   await access(config.scan.temp_directory, constants.R_OK | constants.W_OK | constants.X_OK);
   const keys = started.adopt(await openRequestKeys(config), (open) => open.free());
   for (const warning of keys.warnings) log.warn(warning);
-  const homeserver = openHomeserver(config);
+  const pseudonym = `matrix-icap-gateway-${randomBytes(8).toString("hex")}`;
+  const homeserver = openHomeserver(config, pseudonym);
   const permissions = openPermissions(config, homeserver);
   const source = started.use(permissions ?? homeserver);
   const spools = started.use(openSpools(config));
   const types = started.use(createTypeDetector());
   const stores = started.use(await openStores(config, keys, log, metrics));
-  const { icap, scripts } = openScanners(config, stores.shared, reports, log);
-  const scanners: readonly Scanner[] = [...icap, ...scripts];
+  const opened = openScanners(config, stores.shared, reports, log);
+  const { icap, scripts, all: scanners } = opened;
   for (const scanner of scanners) started.use(scanner);
-  const policy = policyFor(config, scanners, reports);
+  const policy = policyFor(config, opened.for.download, reports);
   const admission = new Admission({
     maxConcurrent: config.scan.max_concurrent,
     maxQueued: config.scan.max_queued,
@@ -65,7 +72,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
   const memory = openMemory(config);
   const pipeline = new Pipeline({
     source,
-    permits: ({ mxc, variant, credentials }) => permissions?.permits(mxc, variant, credentials) ?? false,
+    permits: ({ mxc, variant, credentials, asked }) => permissions?.permits(mxc, variant, credentials, asked) ?? false,
     memory,
     spools,
     types,
@@ -81,19 +88,20 @@ export async function createGateway(config: Config, options: { readonly log: Log
     streams: Math.max(1, Math.floor(config.scan.spool.memory / 2 / PIECE_SIZE)),
     maxFileSize: config.scan.max_file_size,
     wait: config.scan.wait,
-    identify: (request, signal) => identify(request, scanners, source, signal),
+    identify: (request, signal) => identify(request, opened.for.download, source, signal),
     sendsTokens: config.download.base_homeserver_url !== undefined,
     timeout: config.scan.timeout,
     events: reports,
   });
+  const intake = started.use(openIntake(config, { pipeline, source, scanners: opened, stores, admission, reports, pseudonym }));
   metrics.observe({
     scanners: () => [
       ...icap.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: scanner.replicas() })),
       ...scripts.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: [] })),
     ],
     requests: () => ({
-      active: admission.scans.taken + admission.transfers.taken,
-      queued: admission.scans.waiting + admission.transfers.waiting,
+      active: admission.scans.taken + admission.transfers.taken + admission.uploads.taken,
+      queued: admission.scans.waiting + admission.transfers.waiting + admission.uploads.waiting,
     }),
     spool: () => spools.usage(),
     mediaMemory: () => memory.taken,
@@ -106,7 +114,12 @@ export async function createGateway(config: Config, options: { readonly log: Log
     keys,
     addresses: new ClientAddresses(config.web.trusted_proxies),
     headersToForward: config.download.headers_to_forward,
+    pseudonym,
+    transparent: config.transparent.enabled
+      ? { forwarding: new Forwarding({ forwarder: homeserver, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
+      : undefined,
     report: (report) => reports.request(report),
+    ...intake.doors,
   });
   const { listener, adminListener } = await openListeners(config, app, readiness, metrics, started);
   for (const scanner of scanners) void scanner.start();
@@ -117,7 +130,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
     closing = true;
     ended ??= (async () => {
       const limit = AbortSignal.timeout(SHUTDOWN_LIMIT);
-      await Promise.all([listener.close(limit), pipeline.shutdown(limit)]);
+      await Promise.all([listener.close(limit), pipeline.shutdown(limit), intake.shutdown(limit)]);
       await adminListener.close(AbortSignal.abort());
       await parts.disposeAsync();
     })();
@@ -135,8 +148,9 @@ function readinessOf(scanners: readonly Scanner[], { verdicts, overrides }: Stor
   return { ready: health.every((one) => one.ready || !one.required), degraded: problems.length > 0, problems };
 }
 
-function openHomeserver({ download, scan }: Config): Homeserver {
+function openHomeserver({ download, scan, transparent, upload }: Config, pseudonym: string): Homeserver {
   return new Homeserver({
+    ...(transparent.enabled || upload.enabled ? { pseudonym } : {}),
     ...(download.base_homeserver_url === undefined ? {} : { baseUrl: download.base_homeserver_url }),
     ...(download.proxy === undefined ? {} : { proxy: download.proxy }),
     additionalHeaders: download.additional_headers,

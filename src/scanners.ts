@@ -1,6 +1,7 @@
 /** From a configuration to what scans, and to what their verdicts come to. */
 import { icapOptions } from "./config/icap-options.ts";
 import type { Config } from "./config/load.ts";
+import type { Direction } from "./config/schema.ts";
 import type { Logger } from "./observability/log.ts";
 import type { GatewayReports } from "./observability/reports.ts";
 import { IcapScanner } from "./scan/icap-scanner.ts";
@@ -12,17 +13,26 @@ import type { Stores } from "./stores.ts";
 /** Milliseconds that all canaries of one service may take together. */
 const CANARY_TIMEOUT = 30_000;
 
-/** Not started yet: nothing is asked of anybody. */
-export function openScanners(
-  config: Config,
-  shared: Stores["shared"],
-  reports: GatewayReports,
-  log: Logger,
-): { readonly icap: readonly IcapScanner[]; readonly scripts: readonly ScriptScanner[] } {
-  return { icap: openIcapScanners(config, shared, reports), scripts: openScriptScanner(config, log) };
+export interface Scanners {
+  readonly icap: readonly IcapScanner[];
+  readonly scripts: readonly ScriptScanner[];
+  readonly all: readonly Scanner[];
+  /** Those that are asked about downloads, and about uploads. */
+  readonly for: Readonly<Record<Direction, readonly Scanner[]>>;
 }
 
-export function policyFor({ scan }: Config, scanners: readonly Scanner[], reports: GatewayReports): Policy {
+/** Not started yet: nothing is asked of anybody. */
+export function openScanners(config: Config, shared: Stores["shared"], reports: GatewayReports, log: Logger): Scanners {
+  const icap = openIcapScanners(config, shared, reports);
+  const scripts = openScriptScanner(config, log);
+  const of = (direction: Direction): readonly Scanner[] => [
+    ...icap.filter((_scanner, index) => [direction, "both"].includes(config.icap[index]?.direction ?? "")),
+    ...scripts,
+  ];
+  return { icap, scripts, all: [...icap, ...scripts], for: { download: of("download"), upload: of("upload") } };
+}
+
+export function policyFor({ scan }: Pick<Config, "scan">, scanners: readonly Scanner[], reports: GatewayReports): Policy {
   return new Policy(
     scanners,
     {

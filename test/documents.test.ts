@@ -27,7 +27,10 @@ const CODES: Record<ErrorCode, true> = {
   modified: true,
   unscannable: true,
   too_large: true,
+  upload_too_large: true,
+  upload_too_slow: true,
   type_forbidden: true,
+  opaque: true,
   scanner_unavailable: true,
   unclear_verdict: true,
   beyond_proof: true,
@@ -48,16 +51,19 @@ describe("docs/errors.md", () => {
     const documented = rows.map((row) =>
       row
         .split("|")
-        .slice(1, 6)
+        .slice(1, 7)
         .map((cell) => cell.trim()),
     );
     expect(documented).toEqual(Object.keys(CODES).map((code) => rowOf(new GatewayError(code as ErrorCode))));
   });
 });
 
-function rowOf({ code, status, body, headers }: GatewayError): string[] {
+function rowOf(error: GatewayError): string[] {
+  const { code, status, headers } = error;
+  const body = error.body("scanner");
   const form = !("reason" in body) ? "matrix" : "errcode" in body ? "both" : "scanner";
-  return [`\`${code}\``, String(status), form, `\`${String(body["errcode"] ?? body["reason"])}\``, headers["retry-after"] ?? "–"];
+  const cells = [code, status, form, body["errcode"] ?? body["reason"], error.body("matrix")["errcode"]].map(String);
+  return [...cells.map((cell, at) => (at === 1 || at === 2 ? cell : `\`${cell}\``)), headers["retry-after"] ?? "–"];
 }
 
 describe("docs/deployment.md", () => {

@@ -65,6 +65,7 @@ describe("a service whose every key is away from its default", () => {
       urls: [server.url.replace("/scan", "")],
       profile: "f-secure",
       method: "REQMOD",
+      direction: "download",
       required: false,
       canary: ["png"],
       prove_size: false,

@@ -1,6 +1,6 @@
 /**
  * `npm test`: types, lint, format, dead code, then every test; the last line counts the tests. `npm test -- PATH` runs the tests under a path
- * alone. The end-to-end tests need PyPI and nginx: where those can't be had they are left out, with a line that says why; in CI, and when they
+ * alone. The end-to-end tests need PyPI and reverse proxies: where those can't be had they are left out, with a line that says why; in CI, and when they
  * are asked for, that is a failure.
  */
 import { spawnSync } from "node:child_process";

@@ -26,8 +26,13 @@ export async function replacementIn(answer: Answer, verdict: Verdict, request: I
   if (size === 0) return undefined;
   const common = Math.min(size, request.size);
   if (common > 0 && (await beginsWith(request.body(), common, sha256, request.signal))) return undefined;
-  const contentType = http.headers.get("content-type");
-  return { size, contentType: contentType !== undefined && CONTENT_TYPE.test(contentType) ? contentType : undefined };
+  return { size, contentType: contentTypeOf(http.headers) };
+}
+
+/** What a head says of its body, when that is printable and not too long. */
+export function contentTypeOf(headers: HeaderBlock): string | undefined {
+  const contentType = headers.get("content-type");
+  return contentType !== undefined && CONTENT_TYPE.test(contentType) ? contentType : undefined;
 }
 
 /** Whether a head goes with these bytes as a file of its own. */

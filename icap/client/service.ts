@@ -1,13 +1,13 @@
 import { IcapError } from "../errors.ts";
 import { type Profile, readingOf } from "../profiles.ts";
-import { type AnswerFacts, type Reading, type Verdict, judge } from "../verdict.ts";
+import { type AnswerFacts, type Reading, type Verdict, judge, satisfaction } from "../verdict.ts";
 import type { Answer } from "./answer.ts";
 import { beginsWith } from "./echo.ts";
 import { type ExchangeRequest, StaleConnection, exchange } from "./exchange.ts";
 import { Messages, type ScanMessage, SENT_HTTP_STATUS, isRequestFor } from "./messages.ts";
 import { OptionsCache } from "./options-cache.ts";
 import { ConnectionPool, type Lease } from "./pool.ts";
-import { replacementIn } from "./replacement.ts";
+import { contentTypeOf, replacementIn } from "./replacement.ts";
 import { readIsTag, readServiceInfo } from "./service-info.ts";
 import { type Settings, settingsFrom } from "./settings.ts";
 import { transferOf } from "./transfer-lists.ts";
@@ -85,13 +85,20 @@ export class IcapService implements AsyncDisposable {
       const told = { isTag: isTag ?? info.isTag, icapStatus: answer.status };
       // What the heads say against the file stands, whatever becomes of the rest.
       const heads = this.#verdict(message, { ...answer, sent: "part" }, "different");
-      if (heads.outcome === "infected" || heads.outcome === "unscannable") return { ...told, verdict: heads, replacement: undefined };
+      if (heads.outcome === "infected" || heads.outcome === "unscannable") {
+        return { ...told, verdict: heads, replacement: undefined, ...this.#page(answer, heads) };
+      }
       if (broken !== undefined) throw broken;
       const verdict = this.#verdict(message, answer, await bodyBeside(answer, request));
       return { ...told, verdict, replacement: await this.#replacement(answer, verdict, request) };
     } catch (error) {
       throw this.#reasonFor(error, request.signal);
     }
+  }
+
+  /** A text without the credentials, should the server have repeated them in it. */
+  scrub(text: string): string {
+    return this.#settings.credentials?.scrub(text) ?? text;
   }
 
   stats(): PoolStats {
@@ -163,6 +170,15 @@ export class IcapService implements AsyncDisposable {
     const replacement = method === "RESPMOD" ? await replacementIn(answer, verdict, request) : undefined;
     const repeats = replacement?.contentType !== undefined && credentials?.isRepeatedIn(replacement.contentType) === true;
     return replacement !== undefined && repeats ? { ...replacement, contentType: undefined } : replacement;
+  }
+
+  #page({ http }: Answer, verdict: Verdict): Pick<IcapScanResult, "page"> {
+    const { method, credentials } = this.#settings;
+    if (method !== "REQMOD" || http === undefined || verdict.outcome !== "infected") return {};
+    if (verdict.threat !== satisfaction(http.status)) return {};
+    const contentType = contentTypeOf(http.headers);
+    const repeats = contentType !== undefined && credentials?.isRepeatedIn(contentType) === true;
+    return { page: { contentType: repeats ? undefined : contentType } };
   }
 
   #verdict({ httpTarget }: ScanMessage, answer: Answer, body: AnswerFacts["body"]): Verdict {

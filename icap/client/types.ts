@@ -133,6 +133,11 @@ export interface IcapScanResult {
    * `contentType` is what the server says of it, when that is printable and no longer than 255 characters.
    */
   readonly replacement: { readonly size: number; readonly contentType: string | undefined } | undefined;
+  /**
+   * Set when the file is blocked (`infected`) by no more than a response in answer to REQMOD: the reason is in its body, a page for people, which went to
+   * `request.returned` as far as it came after all was sent. `contentType` as above.
+   */
+  readonly page?: { readonly contentType: string | undefined };
 }
 
 /** What OPTIONS said (RFC 3507 section 4.10). */

@@ -55,6 +55,7 @@ const service = z
     urls: z.array(checked(icapUrlProblem)).min(1),
     profile: z.enum(PROFILE_NAMES).default("auto"),
     method: z.enum(["RESPMOD", "REQMOD"]).exactOptional(),
+    direction: z.enum(["download", "upload", "both"]).default("both"),
     required: z.boolean().default(true),
     canary: z.array(z.enum(["plain", "zip", "pdf", "png", "trailing", "expand", "encrypted"])).exactOptional(),
     prove_size: z.boolean().default(true),

@@ -4,10 +4,10 @@ import { isLoopback } from "./addresses.ts";
 import { resultCache } from "./cache-section.ts";
 import { ALWAYS } from "./fields.ts";
 import { icap } from "./icap-section.ts";
-import { admin, crypto, download, log, scan, web } from "./sections.ts";
+import { admin, crypto, download, log, scan, scanFile, transparent, upload, web } from "./sections.ts";
 
 export const schema = z
-  .strictObject({ web, admin, icap, scan, result_cache: resultCache, download, crypto, log })
+  .strictObject({ web, admin, icap, scan, upload, scan_file: scanFile, result_cache: resultCache, download, transparent, crypto, log })
   .superRefine((value, context) => {
     if (Array.isArray(value.icap) && value.icap.length === 0 && value.scan?.script === undefined) {
       context.addIssue({
@@ -17,14 +17,36 @@ export const schema = z
           "there is nothing to scan with: name an ICAP service (icap: [{ name: antivirus, urls: [icap://127.0.0.1:1344/virus_scan] }]) or a scan.script",
       });
     }
-    if (Array.isArray(value.icap) && value.icap.length > 0 && value.scan?.script === undefined && value.icap.every(isAdvisory)) {
-      const message = "none of the services is required, so nothing would ever be blocked";
-      context.addIssue({ code: "custom", path: ["icap"], message });
+    if (Array.isArray(value.icap) && value.icap.length > 0 && value.scan?.script === undefined) {
+      const unguarded = DIRECTIONS.filter((direction) => !value.icap.some((service) => decidesOn(service, direction)));
+      const [first = "download"] = unguarded;
+      const message =
+        unguarded.length === DIRECTIONS.length
+          ? "none of the services is required, so nothing would ever be blocked"
+          : `no service that is required has the direction ${first} or both, so no ${first} would ever be blocked`;
+      if (unguarded.length > 0 && (first === "download" || isOn(value.upload?.enabled))) {
+        context.addIssue({ code: "custom", path: ["icap"], message });
+      }
+    }
+    if (value.download?.base_homeserver_url === undefined) {
+      const needed = "needs download.base_homeserver_url";
+      if (isOn(value.upload?.enabled)) {
+        context.addIssue({ code: "custom", path: ["upload", "enabled"], message: `${needed}: that is where uploads go` });
+      }
+      if (isOn(value.scan_file?.enabled) && isOn(value.scan_file?.require_token)) {
+        const message = `${needed}, which tells whether a token is known; or scan_file.require_token: false`;
+        context.addIssue({ code: "custom", path: ["scan_file", "enabled"], message });
+      }
     }
     const largest: unknown = value.scan?.max_file_size;
     if (typeof largest === "number" && largest > LARGEST_PROOF && Array.isArray(value.icap) && value.icap.some(provesSize)) {
       const message = "must be less than 4GiB, or no service could prove that it scans files of that size (icap[].prove_size)";
       context.addIssue({ code: "custom", path: ["scan", "max_file_size"], message });
+    }
+    const transparent: unknown = value.transparent?.enabled;
+    if (transparent === true && value.download?.base_homeserver_url === undefined) {
+      const message = "needs download.base_homeserver_url: it stands in for that homeserver";
+      context.addIssue({ code: "custom", path: ["transparent", "enabled"], message });
     }
     const port: unknown = value.web?.port;
     if (typeof port === "number" && port !== 0 && port === value.admin?.port && value.web.host === value.admin.host) {
@@ -44,8 +66,22 @@ function provesSize(service: { readonly prove_size?: unknown; readonly canary?: 
   return service?.prove_size === true && Array.isArray(service.canary) && service.canary.length > 0;
 }
 
-function isAdvisory(service: { readonly required?: unknown } | null): boolean {
-  return service?.required === false;
+const DIRECTIONS = ["download", "upload"] as const;
+export type Direction = (typeof DIRECTIONS)[number];
+
+/** Of what is no service at all, it is told elsewhere. */
+function decidesOn(service: { readonly required?: unknown; readonly direction?: unknown } | null, direction: Direction): boolean {
+  return service?.required !== false && service?.direction !== (direction === "download" ? "upload" : "download");
+}
+
+/** A key that failed its own check may hold anything. */
+function isOn(value: unknown): boolean {
+  return value === true;
+}
+
+/** Whether files may be checked before they are uploaded. */
+export function checksFiles({ scan_file: { enabled, require_token: requiresToken }, download }: Settings): boolean {
+  return enabled ?? (!requiresToken || download.base_homeserver_url !== undefined);
 }
 
 /**
@@ -105,7 +141,15 @@ export function remarks(config: Config, memory: number): Remark[] {
       remark(["icap", index, "canary"], "nobody checks that this service catches a virus: fit for DLP, not for an antivirus");
     }
   }
-  if (config.scan.on_modified === "deliver" && config.icap.filter(({ required }) => required).length < 2) {
+  for (const [index, { direction }] of config.icap.entries()) {
+    if (direction === "upload" && !config.upload.enabled && !checksFiles(config)) {
+      remark(["icap", index, "direction"], "is upload, but no uploads come this way (upload.enabled): this service is never asked");
+    }
+  }
+  if (checksFiles(config) && !config.scan_file.require_token) {
+    remark(["scan_file", "require_token"], "lets everybody use the scanners who can reach this gateway");
+  }
+  if (config.scan.on_modified === "deliver" && config.icap.filter((service) => decidesOn(service, "download")).length < 2) {
     remark(["scan", "on_modified"], "hands on what the only scanner sent back, on that scanner's word alone");
   }
   if (config.scan.spool.memory > memory / 2) remark(["scan", "spool", "memory"], "is more than half of the memory that there is");

@@ -90,6 +90,19 @@ export const download = section({
   context.addIssue({ code: "custom", path: ["authorization_ttl"], message });
 }, ALWAYS);
 
+export const upload = section({ enabled: z.boolean().default(false) });
+
+/** `enabled` is left open where the file does not say: it then depends on whether tokens can be checked. */
+export const scanFile = section({
+  enabled: z.boolean().exactOptional(),
+  require_token: z.boolean().default(true),
+});
+
+export const transparent = section({
+  enabled: z.boolean().default(false),
+  on_opaque: z.enum(["pass", "block"]).default("pass"),
+});
+
 const previousSecrets = { previous_request_secret_paths: z.array(path).default([]) };
 
 export const crypto = section({

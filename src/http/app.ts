@@ -4,14 +4,25 @@ import { routePath } from "hono/route";
 import { GatewayError } from "../errors.ts";
 import type { RequestReport } from "../observability/reports.ts";
 import { COMMON_HEADERS } from "./common-headers.ts";
+import { clientMediaRoutes, type TransparentOptions } from "./client-media-routes.ts";
 import type { HttpEnv } from "./env.ts";
 import { errorAnswer } from "./errors.ts";
 import { type MediaRoutesOptions, mediaRoutes } from "./media-routes.ts";
+import { type FileChecker, scanFileRoute } from "./scan-file-route.ts";
 import type { Application } from "./server.ts";
+import { type Uploader, uploadRoutes } from "./upload-routes.ts";
 
 export type { RequestReport } from "../observability/reports.ts";
 
 export interface AppOptions extends MediaRoutesOptions {
+  /** Undefined where uploads don't come this way: their paths are unknown then. */
+  readonly uploads?: Uploader;
+  /** Undefined where files are not checked before. */
+  readonly fileChecks?: FileChecker;
+  /** What this gateway calls itself to the homeserver. */
+  readonly pseudonym: string;
+  /** Whether the homeserver's own media paths are served as well, and how. */
+  readonly transparent?: TransparentOptions | undefined;
   /** Called once for each request, when the last byte of its answer is out, or will never be. */
   readonly report: (report: RequestReport) => void;
 }
@@ -20,7 +31,8 @@ export interface AppOptions extends MediaRoutesOptions {
 export const BASE_PATH = "/_matrix/media_proxy/unstable";
 
 /**
- * The listener that clients reach: the content-scanner API under `BASE_PATH`, and nothing else. Every answer, an error too, carries CORS
+ * The listener that clients reach: the content-scanner API under `BASE_PATH`, the homeserver's media paths if they are to be served, and nothing
+ * else. Every answer, an error too, carries CORS
  * headers and must not be cached; `OPTIONS` is 200 on any path. An error's answer is what its `GatewayError` says, and whatever is
  * thrown that is none is `internal`.
  */
@@ -29,6 +41,7 @@ export function createApp(options: AppOptions): Application {
   app.use(async (context, next) => {
     const started = performance.now();
     context.set("journal", {});
+    context.set("errorForm", "scanner");
     for (const [name, value] of Object.entries(COMMON_HEADERS)) context.header(name, value);
     await next();
     const delivery = context.get("delivery");
@@ -47,6 +60,10 @@ export function createApp(options: AppOptions): Application {
   });
   app.options("*", (context) => context.body(null, 200));
   app.route(BASE_PATH, mediaRoutes(options));
+  const { uploads, fileChecks } = options;
+  if (fileChecks !== undefined) app.route(BASE_PATH, scanFileRoute({ ...options, fileChecks }));
+  if (uploads !== undefined) app.route("/_matrix/media", uploadRoutes({ ...options, uploads }));
+  if (options.transparent !== undefined) app.route("/", clientMediaRoutes({ ...options, ...options.transparent }));
   app.notFound((context) => errorAnswer(context, new GatewayError("unrecognized_route")));
   app.onError((thrown, context) => errorAnswer(context, thrown));
   return {

@@ -1,6 +1,6 @@
 /** What Hono's context carries from one layer to the next. */
 import type { HttpBindings } from "@hono/node-server";
-import type { GatewayError } from "../errors.ts";
+import type { ErrorForm, GatewayError } from "../errors.ts";
 import type { Mxc } from "../media/source.ts";
 import type { Journal } from "../scan/request.ts";
 import type { Delivery } from "./send-media.ts";
@@ -9,6 +9,8 @@ export interface HttpEnv {
   Bindings: HttpBindings;
   Variables: {
     journal: Journal;
+    /** How the group of routes writes its errors. */
+    errorForm: ErrorForm;
     /** Set for plain media only: where an encrypted file lies is for its readers to know. */
     mxc: Mxc | undefined;
     /** What the client was told instead of an answer. */

@@ -1,16 +1,33 @@
 /** JSON request bodies: read whatever their Content-Type (shipped clients send none), and never more than a bound. */
-import type { IncomingMessage } from "node:http";
 import { GatewayError } from "../errors.ts";
+import { type Exchange, JSON_PACE, announcedSize, bodyOf } from "./client-body.ts";
 
-/** An `encrypted_body` holds at most 16 KiB of ciphertext, in base64; the rest is room for spelling. */
-const MAX_BODY = 64 * 1024;
+/** Bytes. An `encrypted_body` holds at most 16 KiB of ciphertext, in base64; the rest is room for spelling. */
+export const MAX_JSON = 64 * 1024;
 
 /**
  * The object in the body.
- * @throws GatewayError `malformed_request` when it is not one in JSON and UTF-8, `request_too_large` past 64 KiB.
+ * @throws GatewayError `malformed_request` when it is not one in JSON and UTF-8, `request_too_large` past 64 KiB; as `bodyOf`.
  */
-export async function readJsonObject(incoming: IncomingMessage): Promise<Readonly<Record<string, unknown>>> {
-  const bytes = await readBounded(incoming);
+export async function readJsonObject(exchange: Exchange): Promise<Readonly<Record<string, unknown>>> {
+  if ((announcedSize(exchange.incoming) ?? 0) > MAX_JSON) throw new GatewayError("request_too_large");
+  return parseJsonObject(await gather(bodyOf(exchange, JSON_PACE)));
+}
+
+/** All of it. @throws GatewayError `request_too_large` past 64 KiB; whatever the source throws. */
+export async function gather(source: AsyncIterable<Buffer>): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of source) {
+    size += chunk.length;
+    if (size > MAX_JSON) throw new GatewayError("request_too_large");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, size);
+}
+
+/** @throws GatewayError `malformed_request` when it is no object in JSON and UTF-8. */
+export function parseJsonObject(bytes: Buffer): Readonly<Record<string, unknown>> {
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
@@ -22,22 +39,4 @@ export async function readJsonObject(incoming: IncomingMessage): Promise<Readonl
     throw new GatewayError("malformed_request", { info: "The request body is not a JSON object" });
   }
   return value as Record<string, unknown>;
-}
-
-async function readBounded(incoming: IncomingMessage): Promise<Buffer> {
-  if (Number(incoming.headers["content-length"] ?? 0) > MAX_BODY) throw new GatewayError("request_too_large");
-  const chunks: Buffer[] = [];
-  let size = 0;
-  try {
-    // The stream is left alone when the loop ends early: the answer still has to go out on its socket.
-    for await (const chunk of incoming.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-      size += chunk.length;
-      if (size > MAX_BODY) throw new GatewayError("request_too_large");
-      chunks.push(chunk);
-    }
-  } catch (error) {
-    if (error instanceof GatewayError) throw error;
-    throw new GatewayError("malformed_request", { info: "The request body was cut short", cause: error });
-  }
-  return Buffer.concat(chunks, size);
 }

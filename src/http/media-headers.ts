@@ -47,22 +47,24 @@ const SECURITY_HEADERS = {
 /**
  * The headers of an answer with media. In goes what the homeserver said of it, and `size` in bytes; out come lower-case names. Type and file name
  * are kept as far as they parse and are harmless, never as they came; what browsers might run is for downloading. Never throws.
+ * @param requestedName the file name that the client wants in place of the homeserver's
  */
-export function mediaHeaders(media: {
-  readonly contentType: string | undefined;
-  readonly contentDisposition: string | undefined;
-  readonly size: number;
-}): Record<string, string> {
+export function mediaHeaders(
+  media: { readonly contentType: string | undefined; readonly contentDisposition: string | undefined; readonly size: number },
+  requestedName?: string,
+): Record<string, string> {
   const type = safeType(media.contentType);
+  const filename = safeName(requestedName) ?? safeName(filenameIn(media.contentDisposition));
   return {
     ...SECURITY_HEADERS,
     "content-type": type.header,
-    "content-disposition": create(filename(media.contentDisposition), { type: INLINE.has(type.essence) ? "inline" : "attachment" }),
+    "content-disposition": create(filename, { type: INLINE.has(type.essence) ? "inline" : "attachment" }),
     "content-length": String(media.size),
   };
 }
 
-function safeType(claimed: string | undefined): { header: string; essence: string } {
+/** A media type written anew, whatever was claimed; and its essence, in lower case. */
+export function safeType(claimed: string | undefined): { header: string; essence: string } {
   if (claimed !== undefined && claimed.length <= MAX_TYPE_LENGTH) {
     try {
       const { type, parameters } = parseType(claimed);
@@ -75,19 +77,22 @@ function safeType(claimed: string | undefined): { header: string; essence: strin
   return { header: DEFAULT_TYPE, essence: DEFAULT_TYPE };
 }
 
-/** The last part of the name, without what could break out of a header or a folder. */
-function filename(disposition: string | undefined): string | undefined {
+function filenameIn(disposition: string | undefined): string | undefined {
   if (disposition === undefined) return undefined;
   try {
-    const { parameters } = parseDisposition(disposition);
-    const name = parameters["filename"]
-      ?.split(/[/\\]/u)
-      .at(-1)
-      // oxlint-disable-next-line no-control-regex -- control characters are what has to go
-      ?.replaceAll(/[\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069]/gu, "")
-      .slice(0, MAX_FILENAME_LENGTH);
-    return name === undefined || name === "" ? undefined : name.toWellFormed();
+    return parseDisposition(disposition).parameters["filename"];
   } catch {
     return undefined;
   }
+}
+
+/** The last part of the name, without what could break out of a header or a folder; undefined when nothing is left. */
+function safeName(claimed: string | undefined): string | undefined {
+  const name = claimed
+    ?.split(/[/\\]/u)
+    .at(-1)
+    // oxlint-disable-next-line no-control-regex -- control characters are what has to go
+    ?.replaceAll(/[\u0000-\u001f\u007f\u202a-\u202e\u2066-\u2069]/gu, "")
+    .slice(0, MAX_FILENAME_LENGTH);
+  return name === undefined || /^\.*$/u.test(name) ? undefined : name.toWellFormed();
 }

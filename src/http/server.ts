@@ -1,8 +1,9 @@
 /** A listener: starts, and ends without cutting off whoever is still being answered. */
-import { createServer, type Server } from "node:http";
+import { type IncomingMessage, type ServerResponse, createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { getRequestListener, RequestError } from "@hono/node-server";
 import { GatewayError } from "../errors.ts";
+import { lingerAfter } from "./client-body.ts";
 import { COMMON_HEADERS } from "./common-headers.ts";
 
 export interface ListenOptions {
@@ -16,9 +17,8 @@ export interface Listener {
   close(signal: AbortSignal): Promise<void>;
 }
 
-/** Milliseconds; a client that sends its request slower than this has lost its place. */
+/** Milliseconds; a client that sends its request's head slower than this has lost its place. Whoever reads a body has a limit of its own for that. */
 const HEADERS_TIMEOUT = 20_000;
-const REQUEST_TIMEOUT = 60_000;
 /** Longer than reverse proxies keep idle connections, so that it is they who close them. */
 const KEEP_ALIVE_TIMEOUT = 75_000;
 const MAX_HEADER_SIZE = 16 * 1024;
@@ -37,25 +37,32 @@ export interface Application {
 export async function listen(app: Application, options: ListenOptions): Promise<Listener> {
   const handler = getRequestListener((request, env) => app.fetch(request, env), {
     overrideGlobalObjects: false,
+    autoCleanupIncoming: false,
     // Of HTTP/1.0 requests, such as load balancers' probes, that name none.
     hostname: "localhost",
     // Called when no request can be made of what came: a Host that is none, say. What handlers throw, the application answers by itself.
     errorHandler: (error) => {
       const failure = new GatewayError(error instanceof RequestError ? "bad_request" : "internal", { cause: error });
       app.refused?.(failure);
-      return Response.json(failure.body, { status: failure.status, headers: COMMON_HEADERS });
+      return Response.json(failure.body("scanner"), { status: failure.status, headers: COMMON_HEADERS });
     },
   });
+  const answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
+    lingerAfter({ incoming, outgoing });
+    void handler(incoming, outgoing);
+  };
   const server = createServer(
     {
       headersTimeout: HEADERS_TIMEOUT,
-      requestTimeout: REQUEST_TIMEOUT,
+      requestTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT,
       maxHeaderSize: MAX_HEADER_SIZE,
       noDelay: true,
     },
-    (incoming, outgoing) => void handler(incoming, outgoing),
+    answer,
   );
+  // Nobody is told to go on before somebody wants the body.
+  server.on("checkContinue", answer);
   server.maxConnections = MAX_CONNECTIONS;
   await started(server, options);
   const { address, port } = server.address() as AddressInfo;

@@ -10,7 +10,7 @@ const MAX_SIDE = 16_384;
 
 /** @throws GatewayError `bad_parameter` for a value that no homeserver would understand. */
 export function thumbnailVariant(query: Readonly<Record<string, string>>): MediaVariant {
-  const animated = flag(query["animated"]);
+  const animated = flag("animated", query["animated"]);
   return {
     kind: "thumbnail",
     width: side(query["width"], DEFAULTS.width),
@@ -33,8 +33,9 @@ function method(value: string | undefined): "crop" | "scale" {
   return value;
 }
 
-function flag(value: string | undefined): boolean | undefined {
+/** @throws GatewayError `bad_parameter` */
+export function flag(name: string, value: string | undefined): boolean | undefined {
   if (value === undefined) return undefined;
-  if (value !== "true" && value !== "false") throw new GatewayError("bad_parameter", { info: "animated is true or false" });
+  if (value !== "true" && value !== "false") throw new GatewayError("bad_parameter", { info: `${name} is true or false` });
   return value === "true";
 }

@@ -10,7 +10,7 @@ const MAX_RETRY_AFTER = 3600;
 const ERRCODE = /^[A-Z][A-Z0-9_.]{1,63}$/i;
 
 /** The homeserver's standard error, as far as it is well-formed. */
-interface MatrixError {
+export interface MatrixError {
   readonly errcode: string | undefined;
   readonly error: string | undefined;
   readonly softLogout: boolean;
@@ -53,8 +53,8 @@ function tokenError(matrix: MatrixError, authorized: boolean, detail: string): G
   return new GatewayError("unknown_token", { detail, token: { errcode, error, softLogout } });
 }
 
-function parseMatrixError(bytes: Buffer | undefined): MatrixError {
-  const body = parseObject(bytes);
+export function parseMatrixError(bytes: Buffer | undefined): MatrixError {
+  const body = parseObject(bytes) ?? {};
   const { errcode, error, soft_logout: softLogout, retry_after_ms: retryAfterMs } = body;
   return {
     errcode: typeof errcode === "string" && ERRCODE.test(errcode) ? errcode : undefined,
@@ -64,17 +64,18 @@ function parseMatrixError(bytes: Buffer | undefined): MatrixError {
   };
 }
 
-function parseObject(bytes: Buffer | undefined): Readonly<Record<string, unknown>> {
+/** The JSON object that these bytes are; undefined when they are none. */
+export function parseObject(bytes: Buffer | undefined): Readonly<Record<string, unknown>> | undefined {
   try {
     const value: unknown = JSON.parse(bytes?.toString("utf8") ?? "");
-    return typeof value === "object" && value !== null ? { ...value } : {};
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : undefined;
   } catch {
-    return {};
+    return undefined;
   }
 }
 
 /** Whole seconds from 1 to an hour, from a Retry-After of seconds or a date, else from the body's milliseconds. */
-function retryAfterOf(header: string | string[] | undefined, retryAfterMs: number | undefined, now: number): number | undefined {
+export function retryAfterOf(header: string | string[] | undefined, retryAfterMs: number | undefined, now: number): number | undefined {
   let seconds: number | undefined;
   if (typeof header === "string" && /^[0-9]{1,10}$/.test(header.trim())) seconds = Number(header);
   else if (typeof header === "string" && !Number.isNaN(Date.parse(header))) seconds = (Date.parse(header) - now) / 1000;

@@ -13,12 +13,25 @@ import type { AddressFilter, Resolve } from "./address-guard.ts";
 import { readBounded } from "./bounded-body.ts";
 import { decodingFor } from "./content-encoding.ts";
 import { Discovery, withoutTrailingSlash } from "./discovery.ts";
+import { readForwarded } from "./forwarded-answer.ts";
 import { errorFromAnswer } from "./homeserver-answer.ts";
 import { MediaBody } from "./media-body.ts";
 import { Outbound } from "./outbound.ts";
 import type { Answer } from "./outbound.ts";
 import { authorizationOf, checkAdditionalHeaders, homeHeaders } from "./request-headers.ts";
-import type { Credentials, FetchedMedia, Identifier, MediaSource, MediaVariant, Mxc } from "./source.ts";
+import type {
+  AskedEndpoint,
+  Credentials,
+  FetchedMedia,
+  ForwardedAnswer,
+  ForwardedRequest,
+  Forwarder,
+  Identifier,
+  MediaApi,
+  MediaSource,
+  MediaVariant,
+  Mxc,
+} from "./source.ts";
 
 export interface HomeserverOptions {
   /** The configured homeserver (http or https); without it, each media's own server is discovered. */
@@ -30,6 +43,8 @@ export interface HomeserverOptions {
    * get none of them but `user-agent`.
    */
   readonly additionalHeaders: Readonly<Record<string, string>>;
+  /** What this gateway calls itself to the configured homeserver, in `Via` (RFC 9110, section 7.6.3): so it knows its own requests when they come back. */
+  readonly pseudonym?: string;
   /** Milliseconds to connect (10 s), until the answer's head is there (60 s), and between two pieces of a body (30 s). */
   readonly timeouts?: { readonly connect?: number; readonly headers?: number; readonly bodyIdle?: number };
   /** Redirects followed for one request (3). */
@@ -47,10 +62,10 @@ export interface HomeserverOptions {
 }
 
 /**
- * How long the homeserver may wait for media that is not there yet, or fetch it from another server. The specification's default
+ * How long the homeserver may wait at most for media that is not there yet, or fetch it from another server. The specification's default
  * of 20 s would leave nothing of a client's 30 s for the scan.
  */
-const TIMEOUT_MS = 10_000;
+const MAX_TIMEOUT_MS = 10_000;
 
 const USER_AGENT = "matrix-icap-gateway";
 
@@ -58,7 +73,7 @@ const MAX_WHOAMI = 16 * 1024;
 /** https://spec.matrix.org/v1.19/appendices/#user-identifiers, with the localparts that older servers allowed. */
 const USER_ID = /^@[\x21-\x39\x3b-\x7e]{0,254}:[A-Za-z0-9.:[\]-]{1,255}$/;
 
-export class Homeserver implements MediaSource, Identifier {
+export class Homeserver implements MediaSource, Forwarder, Identifier {
   readonly #base: string | undefined;
   readonly #additionalHeaders: Readonly<Record<string, string>>;
   readonly #maxDecodedSize: number;
@@ -73,7 +88,8 @@ export class Homeserver implements MediaSource, Identifier {
       throw new TypeError("the homeserver's base URL has more than scheme, host, port and path");
     }
     this.#base = base && withoutTrailingSlash(base);
-    this.#additionalHeaders = checkAdditionalHeaders(options.additionalHeaders);
+    const via = options.pseudonym === undefined ? {} : { via: `1.1 ${options.pseudonym}` };
+    this.#additionalHeaders = { ...checkAdditionalHeaders(options.additionalHeaders), ...via };
     this.#maxDecodedSize = options.maxDecodedSize;
     this.#clock = options.clock ?? Date.now;
     this.#outbound = new Outbound({
@@ -93,7 +109,13 @@ export class Homeserver implements MediaSource, Identifier {
     });
   }
 
-  async fetch(mxc: Mxc, variant: MediaVariant, credentials: Credentials, signal: AbortSignal): Promise<FetchedMedia> {
+  async fetch(
+    mxc: Mxc,
+    variant: MediaVariant,
+    credentials: Credentials,
+    signal: AbortSignal,
+    asked?: AskedEndpoint,
+  ): Promise<FetchedMedia> {
     signal.throwIfAborted();
     if (this.#base === undefined) {
       const base = await this.#discovery.baseUrl(mxc.serverName, signal);
@@ -102,8 +124,21 @@ export class Homeserver implements MediaSource, Identifier {
     const authorization = authorizationOf(credentials);
     const headers = homeHeaders(credentials, authorization, this.#additionalHeaders);
     const ask = (url: URL): Promise<FetchedMedia> => this.#fromHome(url, headers, signal);
+    if (asked !== undefined) return ask(mediaUrl(this.#base, asked.api, mxc, variant, asked));
     if (authorization === undefined) return this.#fetchUnauthenticated(this.#base, mxc, variant, ask);
     return ask(mediaUrl(this.#base, "client/v1/media", mxc, variant));
+  }
+
+  async forward({ api, endpoint, query }: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<ForwardedAnswer> {
+    if (this.#base === undefined) throw new GatewayError("homeserver_failed", { detail: "no homeserver is configured" });
+    const url = new URL(`${this.#base}/_matrix/${api}/${endpoint}`);
+    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+    const headers = homeHeaders(credentials, authorizationOf(credentials), this.#additionalHeaders);
+    try {
+      return await readForwarded(await this.#outbound.fromHome(url, headers, signal), this.#clock(), signal);
+    } catch (error) {
+      throw failure(error, signal);
+    }
   }
 
   async whoami(credentials: Credentials, signal: AbortSignal): Promise<string | undefined> {
@@ -193,7 +228,13 @@ export class Homeserver implements MediaSource, Identifier {
 }
 
 /** `allow_redirect` is not among the parameters: a homeserver that must be asked for redirects sends the bytes themselves. */
-function mediaUrl(base: string, api: string, { serverName, mediaId }: Mxc, variant: MediaVariant): URL {
+function mediaUrl(
+  base: string,
+  api: MediaApi,
+  { serverName, mediaId }: Mxc,
+  variant: MediaVariant,
+  { timeoutMs = MAX_TIMEOUT_MS, allowRemote }: Partial<AskedEndpoint> = {},
+): URL {
   const text = `${base}/_matrix/${api}/${variant.kind}/${encodeURIComponent(serverName)}/${encodeURIComponent(mediaId)}`;
   const url = URL.parse(text);
   // A name within the grammar that no URL can have, such as 1.2.3.999.
@@ -204,12 +245,13 @@ function mediaUrl(base: string, api: string, { serverName, mediaId }: Mxc, varia
     url.searchParams.set("method", variant.method);
     if (variant.animated !== undefined) url.searchParams.set("animated", String(variant.animated));
   }
-  url.searchParams.set("timeout_ms", String(TIMEOUT_MS));
+  url.searchParams.set("timeout_ms", String(Math.min(timeoutMs, MAX_TIMEOUT_MS)));
+  if (allowRemote !== undefined) url.searchParams.set("allow_remote", String(allowRemote));
   return url;
 }
 
 /** The signal's reason as it is, a GatewayError as it is, anything else as `homeserver_failed`; undefined: the body ended without a word. */
-function failure(error: unknown, signal: AbortSignal): Error {
+export function failure(error: unknown, signal: AbortSignal): Error {
   if (signal.aborted && signal.reason instanceof Error) return signal.reason;
   if (error instanceof GatewayError) return error;
   return new GatewayError("homeserver_failed", { detail: describe(error) });

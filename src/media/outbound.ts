@@ -176,13 +176,13 @@ export class Outbound implements AsyncDisposable {
 }
 
 /** A connector that proves the certificate for the host it connects to, never for another name. */
-function connectorTo(options: buildConnector.BuildOptions): buildConnector.connector {
+export function connectorTo(options: buildConnector.BuildOptions): buildConnector.connector {
   const connect = buildConnector({ ...options, allowH2: false });
   // Without a server name it takes the URL's own; undici hands over the one in the Host header.
   return (connectOptions, callback) => connect({ ...connectOptions, servername: "" }, callback);
 }
 
-function proxyAgent(uri: string, connectTimeout: number, limits: Agent.Options): ProxyAgent {
+export function proxyAgent(uri: string, connectTimeout: number, limits: Agent.Options): ProxyAgent {
   return new ProxyAgent({
     ...limits,
     uri,

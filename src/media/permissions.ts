@@ -6,7 +6,7 @@ import { createHmac, randomBytes } from "node:crypto";
 import { LRUCache } from "lru-cache";
 import { GatewayError } from "../errors.ts";
 import { authorizationOf } from "./request-headers.ts";
-import type { Credentials, FetchedMedia, Identifier, MediaSource, MediaVariant, Mxc } from "./source.ts";
+import type { AskedEndpoint, Credentials, FetchedMedia, Identifier, MediaSource, MediaVariant, Mxc } from "./source.ts";
 
 export interface PermissionsOptions {
   /** Who is asked. */
@@ -45,20 +45,26 @@ export class Permissions implements MediaSource, Identifier {
     this.#now = now;
   }
 
-  /** Whether the homeserver let this token read this media a moment ago. Never for a request without a token. */
-  permits(mxc: Mxc, variant: MediaVariant, credentials: Credentials): boolean {
-    const token = this.#tokenOf(credentials);
+  /** Whether the homeserver let this token read this media a moment ago. Never for a request without a token, or at an endpoint that looks at none. */
+  permits(mxc: Mxc, variant: MediaVariant, credentials: Credentials, asked?: AskedEndpoint): boolean {
+    const token = this.#tokenOf(credentials, asked);
     if (token === undefined) return false;
     const permission = this.#permissions.get(this.#digest(token, mxc, variant));
     return permission !== undefined && permission.until > this.#now() && this.#standings.get(token) === permission.standing;
   }
 
-  async fetch(mxc: Mxc, variant: MediaVariant, credentials: Credentials, signal: AbortSignal): Promise<FetchedMedia> {
-    const token = this.#tokenOf(credentials);
-    if (token === undefined) return this.#homeserver.fetch(mxc, variant, credentials, signal);
+  async fetch(
+    mxc: Mxc,
+    variant: MediaVariant,
+    credentials: Credentials,
+    signal: AbortSignal,
+    asked?: AskedEndpoint,
+  ): Promise<FetchedMedia> {
+    const token = this.#tokenOf(credentials, asked);
+    if (token === undefined) return this.#homeserver.fetch(mxc, variant, credentials, signal, asked);
     const permission = { standing: this.#standingOf(token), until: this.#now() + this.#ttl };
     const name = this.#digest(token, mxc, variant);
-    const media = await this.#unlessRefused(token, this.#homeserver.fetch(mxc, variant, credentials, signal), name);
+    const media = await this.#unlessRefused(token, this.#homeserver.fetch(mxc, variant, credentials, signal, asked), name);
     this.#permissions.set(name, permission);
     return media;
   }
@@ -99,8 +105,9 @@ export class Permissions implements MediaSource, Identifier {
     return standing;
   }
 
-  /** What stands for the Authorization that goes to the homeserver; undefined where nothing is remembered. */
-  #tokenOf(credentials: Credentials): string | undefined {
+  /** What stands for the Authorization that goes to the homeserver; undefined where nothing is remembered: media that need not be there is another question. */
+  #tokenOf(credentials: Credentials, asked?: AskedEndpoint): string | undefined {
+    if (asked !== undefined && (asked.api !== "client/v1/media" || asked.allowRemote === false)) return undefined;
     const authorization = authorizationOf(credentials);
     return authorization && createHmac("sha256", this.#secret).update(authorization).digest("base64url");
   }

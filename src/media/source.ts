@@ -16,6 +16,34 @@ export interface ThumbnailParameters {
 
 export type MediaVariant = { readonly kind: "download" } | ({ readonly kind: "thumbnail" } & ThumbnailParameters);
 
+/** The homeserver's own APIs for media: with a token since Matrix 1.11, and those from before, which may give out old media only. */
+export type MediaApi = "client/v1/media" | "media/r0" | "media/v1" | "media/v3";
+
+/** How a client of the homeserver's own API asked. It is part of its request, and says nothing of the media. */
+export interface AskedEndpoint {
+  readonly api: MediaApi;
+  /** Milliseconds that the client gives media which is not there yet. */
+  readonly timeoutMs?: number;
+  /** Whether media of other servers is to be fetched. */
+  readonly allowRemote?: boolean;
+}
+
+/** What is asked beside media, written anew from what the client asked: nothing of its path gets there, and of its query only this. */
+export interface ForwardedRequest {
+  readonly api: MediaApi;
+  readonly endpoint: "config" | "preview_url";
+  readonly query: Readonly<Record<string, string>>;
+}
+
+/** The homeserver's answer: a JSON object with status 200, or its standard error. */
+export interface ForwardedAnswer {
+  readonly status: number;
+  /** JSON. */
+  readonly body: Buffer;
+  /** Seconds after which to ask again. */
+  readonly retryAfter: number | undefined;
+}
+
 /** What the client sent that the homeserver needs to see. Never logged. */
 export interface Credentials {
   /** The client's Authorization header, whole. */
@@ -41,10 +69,19 @@ export interface FetchedMedia {
 export interface MediaSource extends AsyncDisposable {
   /**
    * Asks the homeserver on behalf of this client.
+   * @param asked at this very endpoint, whether there is a token or not; without it, the token decides which one is asked.
    * @throws GatewayError `missing_token`, `unknown_token`, `not_found`, `not_yet_uploaded`, `rate_limited`, `homeserver_failed`; the
    *   signal's reason.
    */
-  fetch(mxc: Mxc, variant: MediaVariant, credentials: Credentials, signal: AbortSignal): Promise<FetchedMedia>;
+  fetch(mxc: Mxc, variant: MediaVariant, credentials: Credentials, signal: AbortSignal, asked?: AskedEndpoint): Promise<FetchedMedia>;
+}
+
+export interface Forwarder {
+  /**
+   * Asks the configured homeserver on behalf of this client.
+   * @throws GatewayError `homeserver_failed` for any answer that is not what it should be, `missing_token`; the signal's reason.
+   */
+  forward(request: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<ForwardedAnswer>;
 }
 
 /** Who a request comes from and goes to, as far as the configured homeserver tells. */

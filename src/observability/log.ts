@@ -89,7 +89,7 @@ export interface RequestFacts {
   /** Bytes of the body that was sent. */
   readonly sent: number;
   readonly media?: LoggedMedia | undefined;
-  /** Bytes as they came from the homeserver. */
+  /** Bytes as they came. */
   readonly size?: number | undefined;
   /** Where the verdict came from. */
   readonly via?: string | undefined;

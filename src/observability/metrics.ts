@@ -2,8 +2,24 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
 import type { ErrorCode } from "../errors.ts";
 
-/** The routes of the API; `other` is everything that is none. */
-export type MetricRoute = "download" | "thumbnail" | "scan" | "download_encrypted" | "scan_encrypted" | "public_key" | "other";
+/** The routes of the scanner API, and the homeserver's own paths; `other` is everything that is none. */
+export const METRIC_ROUTES = [
+  "download",
+  "thumbnail",
+  "scan",
+  "download_encrypted",
+  "scan_encrypted",
+  "public_key",
+  "scan_file",
+  "transparent_download",
+  "transparent_thumbnail",
+  "transparent_config",
+  "transparent_preview_url",
+  "upload",
+  "create",
+  "other",
+] as const;
+export type MetricRoute = (typeof METRIC_ROUTES)[number];
 
 /** How a request ended: well, with an error, or with the client gone. */
 export type MetricOutcome = "ok" | "aborted" | ErrorCode;

@@ -1,11 +1,26 @@
 /** One function for each thing that happens: it writes the log line and counts, and never throws. */
 import { GatewayError } from "../errors.ts";
 import { type Logger, logRequest } from "./log.ts";
-import type { AdviceOutcome, MetricRoute, Metrics, RequestVerdict, ScanOutcome, VerdictOrigin } from "./metrics.ts";
+import {
+  type AdviceOutcome,
+  METRIC_ROUTES,
+  type MetricRoute,
+  type Metrics,
+  type RequestVerdict,
+  type ScanOutcome,
+  type VerdictOrigin,
+} from "./metrics.ts";
 
 interface Mxc {
   readonly serverName: string;
   readonly mediaId: string;
+}
+
+/** What was looked at. */
+interface Commission {
+  readonly attachment: unknown;
+  /** Not known of what is being uploaded. */
+  readonly mxc: Mxc | undefined;
 }
 
 /** What one HTTP request came to. */
@@ -20,7 +35,7 @@ export interface RequestReport {
   /** Of plain media only: where an encrypted file lies is for its readers to know. */
   readonly mxc: Mxc | undefined;
   readonly journal: {
-    /** Bytes as they came from the homeserver. */
+    /** Bytes as they came. */
     readonly size?: number;
     readonly via?: VerdictOrigin;
     readonly verdict?: RequestVerdict;
@@ -39,7 +54,8 @@ export interface RequestReport {
   readonly deliveryError: unknown;
 }
 
-const ROUTES: ReadonlySet<string> = new Set(["download", "thumbnail", "scan", "download_encrypted", "scan_encrypted", "public_key"]);
+const SCANNER_PATH = /^\/_matrix\/media_proxy\/unstable\/([a-z_]+)/;
+const CLIENT_SERVER_PATH = /^\/_matrix\/(?:client\/(?:v1|unstable\/org\.matrix\.msc3916)\/media|media\/[a-z0-9]+)\/([a-z_]+)/;
 
 export class GatewayReports {
   readonly #log: Logger;
@@ -81,15 +97,11 @@ export class GatewayReports {
     this.#log.warn({ why }, "the homeserver sent other bytes than those that were scanned; they are scanned anew");
   }
 
-  turned(
-    { attachment, mxc }: { readonly attachment: unknown; readonly mxc: Mxc },
-    record: { readonly scanner: string; readonly threat: string },
-  ): void {
+  turned(commission: Commission, record: { readonly scanner: string; readonly threat: string }): void {
     this.#metrics.turned({ scanner: record.scanner });
-    const media = attachment === undefined ? { encrypted: false, ...mxc } : { encrypted: true };
     const { scanner, threat } = record;
     this.#log.warn(
-      { audit: "turned_infected", scanner, threat, media },
+      { audit: "turned_infected", scanner, threat, media: namesOf(commission) },
       "media that was clean until now is found infected; it was handed out before",
     );
   }
@@ -107,21 +119,17 @@ export class GatewayReports {
     this.#metrics.scan({ scanner, outcome, duration: milliseconds });
   }
 
-  advised(
-    request: { readonly attachment: unknown; readonly mxc: Mxc },
-    scanner: string,
-    outcome: AdviceOutcome,
-    detail: string | undefined,
-  ): void {
+  advised(commission: Commission, scanner: string, outcome: AdviceOutcome, detail: string | undefined): void {
     this.#metrics.advice({ scanner, outcome });
     if (outcome === "clean") return;
     // Its own state is told once; each file that it could not look at would say the same again.
     const level = outcome === "failed" || outcome === "skipped" ? "debug" : "warn";
-    // As in the line of a request: where an encrypted file lies is for its readers to know, and the text of a failure may name its server.
-    const encrypted = request.attachment !== undefined;
-    const media = encrypted ? { encrypted } : { encrypted, ...request.mxc };
-    const told = encrypted && outcome === "failed" ? {} : { detail };
-    this.#log[level]({ scanner, outcome, ...told, media }, "an advisory scanner did not pass media; that decides nothing");
+    // The text of a failure may name the server of an encrypted file.
+    const told = commission.attachment !== undefined && outcome === "failed" ? {} : { detail };
+    this.#log[level](
+      { scanner, outcome, ...told, media: namesOf(commission) },
+      "an advisory scanner did not pass media; that decides nothing",
+    );
   }
 
   proven(scanner: string, isTag: string): void {
@@ -169,9 +177,18 @@ function isForeseen(error: unknown): error is GatewayError {
   return error instanceof GatewayError && error.code !== "internal";
 }
 
+/** As in the line of a request: where an encrypted file lies is for its readers to know. */
+function namesOf({ attachment, mxc }: Commission): Record<string, unknown> {
+  if (attachment !== undefined) return { encrypted: true };
+  return mxc === undefined ? { uploaded: true } : { encrypted: false, ...mxc };
+}
+
 function routeName(pattern: string): MetricRoute {
-  const name = pattern.split("/")[4] ?? "";
-  return ROUTES.has(name) ? (name as MetricRoute) : "other";
+  const scanner = SCANNER_PATH.exec(pattern)?.[1];
+  const clientServer = CLIENT_SERVER_PATH.exec(pattern)?.[1];
+  const isUpload = clientServer === "upload" || clientServer === "create";
+  const name = isUpload ? clientServer : clientServer === undefined ? scanner : `transparent_${clientServer}`;
+  return METRIC_ROUTES.find((route) => route === name) ?? "other";
 }
 
 function mediaOf(route: MetricRoute, mxc: RequestReport["mxc"]): Parameters<typeof logRequest>[1]["media"] {

@@ -62,6 +62,10 @@ export class Admission {
   readonly scans: Line;
   /** Known media on its way from the homeserver. Apart, so that slow scans never hold it up. */
   readonly transfers: Line;
+  /** Media that clients send, from its first byte to the homeserver's answer. Apart, because clients may be slow. */
+  readonly uploads: Line;
+  /** Questions that are passed on to the homeserver. Apart, so that slow answers to them hold up no media. */
+  readonly forwards: Line;
   readonly #maxPerClient: number;
   readonly #maxInside: number;
   readonly #inside = new Map<string, number>();
@@ -72,8 +76,10 @@ export class Admission {
   constructor({ maxConcurrent, maxQueued, maxPerClient }: AdmissionOptions) {
     this.scans = new Line(maxConcurrent, maxQueued);
     this.transfers = new Line(maxConcurrent, maxQueued * KNOWN_PER_QUEUED);
+    this.uploads = new Line(maxConcurrent, maxQueued);
+    this.forwards = new Line(maxConcurrent, maxQueued);
     this.#maxPerClient = maxPerClient;
-    this.#maxInside = 2 * maxConcurrent + (1 + KNOWN_PER_QUEUED) * maxQueued;
+    this.#maxInside = 4 * maxConcurrent + (3 + KNOWN_PER_QUEUED) * maxQueued;
   }
 
   /** @throws GatewayError `rate_limited` when this client has its share already, or everybody together has. */

@@ -5,11 +5,10 @@ import type { ScanOutcome } from "../observability/metrics.ts";
 import { contextFor } from "./audience.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
-import type { MediaRequest } from "./request.ts";
+import type { Commission } from "./request.ts";
 import type { Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
 
 export interface AdvisersOptions {
-  readonly scanners: readonly Scanner[];
   /** Milliseconds that one may take over media. */
   readonly timeout: number;
   /** Whether requests wait for what the bytes of media take up. */
@@ -19,7 +18,8 @@ export interface AdvisersOptions {
 
 /** Media that advice is wanted on. */
 export interface AdviceSubject {
-  readonly request: MediaRequest;
+  readonly scanners: readonly Scanner[];
+  readonly commission: Commission;
   readonly subject: ScanSubject;
   /** Of the subject, when it does not say. */
   readonly type: () => Promise<DetectedType>;
@@ -60,8 +60,8 @@ export class Advisers {
 
   /** Asks all of them; returns at once and never throws. To be disposed of when the scan that it goes beside ends. */
   ask(subject: AdviceSubject): Advice {
-    const { scanners, crowded } = this.#options;
-    if (scanners.length === 0 || this.#closing.signal.aborted) return NO_ADVICE;
+    const { crowded } = this.#options;
+    if (subject.scanners.length === 0 || this.#closing.signal.aborted) return NO_ADVICE;
     const end = new AbortController();
     this.#work.set(end, this.#askAll(subject, end));
     let goesOn = false;
@@ -89,16 +89,16 @@ export class Advisers {
   }
 
   async #askAll(subject: AdviceSubject, end: AbortController): Promise<void> {
-    await Promise.allSettled(this.#options.scanners.map((scanner) => this.#askOne(scanner, subject, end.signal)));
+    await Promise.allSettled(subject.scanners.map((scanner) => this.#askOne(scanner, subject, end.signal)));
     this.#work.delete(end);
     this.#lingering.delete(end);
   }
 
-  async #askOne(scanner: Scanner, { request, subject, type, hold }: AdviceSubject, end: AbortSignal): Promise<void> {
+  async #askOne(scanner: Scanner, { commission, subject, type, hold }: AdviceSubject, end: AbortSignal): Promise<void> {
     const { events, timeout } = this.#options;
     const underWay = this.#underWay.get(scanner) ?? 0;
     if (underWay >= UNDER_WAY_PER_CAPACITY * Math.max(1, scanner.capacity)) {
-      events.advised(request, scanner.name, "skipped", "too many of its scans are under way");
+      events.advised(commission, scanner.name, "skipped", "too many of its scans are under way");
       return;
     }
     this.#underWay.set(scanner, underWay + 1);
@@ -107,14 +107,14 @@ export class Advisers {
     using time = new Deadline(timeout, tookTooLong, end, this.#closing.signal);
     const tell = (outcome: ScanOutcome, detail: string | undefined): void => {
       events.scanned(scanner.name, outcome, performance.now() - started);
-      events.advised(request, scanner.name, outcome, detail);
+      events.advised(commission, scanner.name, outcome, detail);
     };
     try {
       const known = subject.type ?? (scanner.needsType ? await waitFor(type(), time.signal) : undefined);
       const verdict = await scanner.scan(contextFor(scanner, { ...subject, type: known }), time.signal);
       tell(verdict.outcome, detailOf(verdict));
     } catch (error) {
-      if (time.signal.reason === CROWDED) events.advised(request, scanner.name, "skipped", CROWDED.message);
+      if (time.signal.reason === CROWDED) events.advised(commission, scanner.name, "skipped", CROWDED.message);
       else if (time.signal.reason !== NOT_NEEDED) tell("failed", error instanceof Error ? error.message : undefined);
     } finally {
       this.#underWay.set(scanner, (this.#underWay.get(scanner) ?? 1) - 1);

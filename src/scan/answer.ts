@@ -3,10 +3,16 @@ import { GatewayError } from "../errors.ts";
 import type { FetchedMedia } from "../media/source.ts";
 import type { PipelineEvents } from "./events.ts";
 import type { Decision } from "./policy.ts";
-import type { DeliverableMedia, MediaRequest, VerdictAnswer } from "./request.ts";
+import type { Commission, DeliverableMedia, MediaRequest, VerdictAnswer } from "./request.ts";
+
+/** Characters of a threat's name that are told. */
+const MAX_THREAT = 300;
+
+/** Whoever asked, and for what: bytes to be handed on, the verdict, or that bytes of their own are handed on. */
+export type Asked = Commission & { readonly want: MediaRequest["want"] | "upload" };
 
 /** @throws GatewayError that a download gets instead of the media. */
-export function verdictAnswer(request: MediaRequest, decision: Decision, events: PipelineEvents): VerdictAnswer {
+export function verdictAnswer(request: Asked, decision: Decision, events: PipelineEvents): VerdictAnswer {
   note(request, decision);
   switch (decision.outcome) {
     case "clean":
@@ -21,7 +27,7 @@ export function verdictAnswer(request: MediaRequest, decision: Decision, events:
     case "type_forbidden":
       throw new GatewayError("type_forbidden", { detail: decision.mime });
     case "infected":
-      return refusal(request, new GatewayError("infected", { detail: decision.threat }));
+      return refusal(request, infected(request, decision.threat));
     case "blocked":
       return refusal(request, new GatewayError("blocked", { detail: decision.reason }));
     case "modified":
@@ -32,9 +38,17 @@ export function verdictAnswer(request: MediaRequest, decision: Decision, events:
 }
 
 /** A refusal of bytes is an error; of a verdict it is the verdict. */
-export function refusal(request: MediaRequest, error: GatewayError): VerdictAnswer {
+export function refusal(request: Pick<Asked, "want">, error: GatewayError): VerdictAnswer {
   if (request.want !== "verdict") throw error;
-  return { kind: "verdict", clean: false, info: String(error.body["info"]) };
+  return { kind: "verdict", clean: false, info: error.info };
+}
+
+/** It is the uploader's own file, and may be blocked for another reason than a virus: so they are told which. */
+function infected({ want }: Asked, threat: string): GatewayError {
+  return new GatewayError("infected", {
+    detail: threat,
+    ...(want === "upload" ? { info: `The file is blocked: ${threat.slice(0, MAX_THREAT)}` } : {}),
+  });
 }
 
 /** Media with the headers of this very request's answer from the homeserver. */
@@ -47,7 +61,7 @@ export function mediaAnswer(
   return { kind: "media", contentType: fetched.contentType, contentDisposition: fetched.contentDisposition, size, body, close };
 }
 
-function note({ journal }: MediaRequest, decision: Decision): void {
+function note({ journal }: Commission, decision: Decision): void {
   journal.verdict = decision.outcome;
   if (decision.outcome === "infected") journal.threat = decision.threat;
   if ("scanner" in decision) journal.scanner = decision.scanner;

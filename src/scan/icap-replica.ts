@@ -1,10 +1,11 @@
 /** One replica of an ICAP service: believed only under an ISTag that its canaries have passed, and up to the size that it is proven to scan. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { IcapError, type IcapScanResult, IcapService, type IcapServiceOptions } from "../../icap/index.ts";
+import { IcapError, type IcapScanResult, IcapService, type IcapServiceOptions, printable } from "../../icap/index.ts";
 import { GatewayError } from "../errors.ts";
 import type { SharedProofs } from "../verdicts/shared-proofs.ts";
 import type { CanaryKind } from "./canary-samples.ts";
 import { type ContextRules, contextFields, needsInclude } from "./icap-context.ts";
+import { BlockPage } from "./block-page.ts";
 import { type Description, describe } from "./description.ts";
 import { askAboutCanary, once } from "./icap-canary.ts";
 import type { LargeCanary } from "./large-canary.ts";
@@ -70,6 +71,8 @@ export class Replica implements AsyncDisposable {
   readonly describesType: boolean;
   readonly #options: ReplicaOptions;
   readonly #service: IcapService;
+  /** REQMOD: nothing comes back in a file's stead, but a page that says why it is blocked. */
+  readonly #sendsRequests: boolean;
   readonly #proof: Proof;
   readonly #size: SizeProof | undefined;
   readonly #suspension: Suspension;
@@ -80,6 +83,7 @@ export class Replica implements AsyncDisposable {
     const { name, canaries, proveSize, log, clock, doubted, changed } = options;
     this.#options = options;
     this.#service = new IcapService({ ...options.service, onUnsolicited: () => this.#proof.mixedUp() });
+    this.#sendsRequests = (options.service.method ?? this.#service.profile.method) === "REQMOD";
     this.#suspension = new Suspension(options.suspend);
     this.describesType = options.describeType ?? this.#service.profile.wantsName;
     if (proveSize !== undefined) {
@@ -226,7 +230,9 @@ export class Replica implements AsyncDisposable {
     const { standing } = this.#proof;
     if (standing === undefined) return { kind: "unproven", why: this.problem };
     const either = AbortSignal.any([signal, standing.lost]);
-    await using returned = subject.replacement === undefined ? undefined : new ReturnedBody(subject.replacement);
+    const page = this.#sendsRequests ? new BlockPage() : undefined;
+    await using returned = subject.replacement === undefined || page !== undefined ? undefined : new ReturnedBody(subject.replacement);
+    const back = page ?? returned;
     try {
       const before = await this.#beyond(subject.size, standing, either);
       if (before !== undefined) return before;
@@ -237,17 +243,25 @@ export class Replica implements AsyncDisposable {
         body: () => patience?.watch(subject.open()) ?? subject.open(),
         size: subject.size,
         fields: await this.#fields(subject, either),
-        ...(returned === undefined ? {} : { returned: (bytes) => returned.write(bytes) }),
+        ...(back === undefined ? {} : { returned: (bytes) => back.write(bytes) }),
         signal: either,
       });
       // In the meantime a proof of its size may have come to another end. What was found was within it.
       const after = result.verdict.outcome === "infected" ? undefined : await this.#beyond(subject.size, standing, either);
-      return after ?? (await this.#judge(result, standing, returned));
+      return after ?? (await this.#judge(this.#withReason(result, page), standing, returned));
     } catch (error) {
       signal.throwIfAborted();
       if (standing.lost.aborted) return { kind: "unproven", why: this.problem };
       return this.#failed(error);
     }
+  }
+
+  /** Where nothing but a page says why the file is blocked, its text is the reason. */
+  #withReason(result: IcapScanResult, page: BlockPage | undefined): IcapScanResult {
+    const { verdict } = result;
+    if (result.page === undefined || verdict.outcome !== "infected") return result;
+    const text = page?.text(result.page.contentType);
+    return text === undefined ? result : { ...result, verdict: { outcome: "infected", threat: printable(this.#service.scrub(text)) } };
   }
 
   /**

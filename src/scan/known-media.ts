@@ -61,7 +61,7 @@ export class KnownMedia {
       if (answer !== undefined) return answer;
     }
     using _slot = await admission.transfers.acquire(deadline.signal);
-    const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
+    const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal, request.asked);
     // The homeserver's yes to this very request is there; what it refuses never gets here.
     let handedOn = false;
     try {

@@ -6,12 +6,14 @@ import { refusal, verdictAnswer } from "./answer.ts";
 import { Deadline, waitFor } from "./deadline.ts";
 import { Examination, type ExaminationOptions, type Examined } from "./examination.ts";
 import { KnownMedia, type KnownMediaOptions } from "./known-media.ts";
-import { type Finding, Recall, type SharedFinding } from "./recall.ts";
+import { refuseOpaque } from "./opaque.ts";
+import { type Finding, type Panel, type RecallOptions, type SharedFinding, panelOf } from "./recall.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest } from "./request.ts";
 import type { ScanContext } from "./scanner.ts";
 import { SingleFlight } from "./single-flight.ts";
+import { sourceKey } from "./source-key.ts";
 
-export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions {
+export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions, RecallOptions {
   /** Milliseconds that a client waits for its answer to begin. */
   readonly wait: number;
   /** Whether a homeserver sees the clients' tokens, so that its yes says something of them. */
@@ -43,8 +45,10 @@ const MAX_CHANGES = 3;
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #advisers: Advisers;
-  readonly #recall: Recall;
-  readonly #examination: Examination;
+  /** Who decides on downloads. */
+  readonly panel: Panel;
+  /** All media is looked at by the same, so that it shares what scanners can do. */
+  readonly examination: Examination;
   readonly #known: KnownMedia;
   readonly #flights = new SingleFlight<Finding>();
   readonly #running = new Set<PromiseLike<unknown>>();
@@ -56,10 +60,10 @@ export class Pipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     const { policy, spools, timeout, events } = options;
-    this.#advisers = new Advisers({ scanners: policy.advisers, timeout, crowded: () => spools.usage().waiting > 0, events });
-    this.#recall = new Recall(options);
-    this.#examination = new Examination(options, this.#advisers, this.#recall);
-    this.#known = new KnownMedia(options, this.#advisers, this.#recall);
+    this.#advisers = new Advisers({ timeout, crowded: () => spools.usage().waiting > 0, events });
+    this.panel = panelOf(options);
+    this.examination = new Examination(options, this.#advisers);
+    this.#known = new KnownMedia(options, this.#advisers, this.panel.recall);
     void policy.settled.then(() => (this.#settled = true));
   }
 
@@ -75,9 +79,12 @@ export class Pipeline {
     try {
       const context = await this.#options.identify(request, deadline.signal);
       if (!this.#settled) await waitFor(this.#options.policy.settled, deadline.signal);
-      const answer = await this.#answer(context === undefined ? request : { ...request, context }, entry, deadline);
+      // Headers alone don't tell a file's type.
+      const want = request.want === "head" && request.onOpaque === "block" ? "bytes" : request.want;
+      const found = await this.#answer({ ...request, want, ...(context === undefined ? {} : { context }) }, entry, deadline);
       this.#noteYes(request);
-      if (answer.kind === "verdict") return answer;
+      if (found.kind === "verdict") return found;
+      const answer = request.onOpaque === "block" ? await refuseOpaque(found, this.#options.types, deadline.signal) : found;
       if (request.signal.aborted) {
         await answer.close();
         throw request.signal.reason;
@@ -110,7 +117,7 @@ export class Pipeline {
   }
 
   async #answer(request: MediaRequest, entry: Entry, deadline: Deadline): Promise<MediaAnswer> {
-    const key = this.#sourceKey(request);
+    const key = sourceKey(request, this.#options);
     let alone = false;
     for (let changes = 0; changes < MAX_CHANGES;) {
       const { known, examined, ...next } =
@@ -126,17 +133,8 @@ export class Pipeline {
     throw new GatewayError("homeserver_failed", { detail: "the homeserver sends other bytes each time it is asked" });
   }
 
-  #sourceKey({ mxc, variant, attachment, context }: MediaRequest): string {
-    const { keys, policy } = this.#options;
-    // The record carries its verdict, so it is another one under another policy.
-    const audience = JSON.stringify([policy.fingerprint, policy.audience(context)]);
-    if (attachment !== undefined) return keys.encryptedSource(attachment, audience);
-    const parameters = variant.kind === "download" ? [] : [variant.width, variant.height, variant.method, variant.animated ?? ""];
-    return keys.plainSource(mxc, [variant.kind, ...parameters.map(String)], audience);
-  }
-
   async #remembered(key: string, request: MediaRequest): Promise<Found | undefined> {
-    const known = await this.#recall.source(key);
+    const known = await this.panel.recall.source(key);
     if (known === undefined) return undefined;
     request.journal.via = "cache";
     return { known };
@@ -188,7 +186,7 @@ export class Pipeline {
       if (error instanceof GatewayError && OWN_FAILURES.has(error.code)) return {};
       // What became of somebody else's scan is told only to those who may read the media.
       using _slot = await this.#options.admission.transfers.acquire(deadline.signal);
-      const { body } = await this.#options.source.fetch(request.mxc, request.variant, request.credentials, deadline.signal);
+      const { body } = await this.#options.source.fetch(request.mxc, request.variant, request.credentials, deadline.signal, request.asked);
       body.destroy();
       throw error;
     }
@@ -200,7 +198,7 @@ export class Pipeline {
    */
   async #takeTurn(name: string, key: string, request: MediaRequest): Promise<Found> {
     const { sharing, admission } = this.#options;
-    const known = (): Promise<SharedFinding | undefined> => this.#recall.source(key);
+    const known = (): Promise<SharedFinding | undefined> => this.panel.recall.source(key);
     for (;;) {
       const turn = await sharing.lead(`source:${name}`, known, this.#stop.signal);
       if ("known" in turn) return turn;
@@ -229,7 +227,7 @@ export class Pipeline {
   }
 
   async #examine(key: string, request: MediaRequest): Promise<Found> {
-    return { examined: await this.#examination.run(key, request, this.#stop.signal) };
+    return { examined: await this.examination.run(key, request, this.panel, this.#stop.signal) };
   }
 
   /** In its turn. @throws GatewayError `rate_limited`, `scanner_unavailable`; whatever ends the gateway. */
@@ -263,7 +261,7 @@ export class Pipeline {
     try {
       const verdict = verdictAnswer(request, decision, this.#options.events);
       if (request.want !== "verdict") {
-        const body = this.#recall.unlessBlocked(source.digest, media.body);
+        const body = this.panel.recall.unlessBlocked(source.digest, media.body);
         const isOriginal = decision.outcome !== "sanitised";
         return { kind: "media", ...media, body: isOriginal ? this.#options.memory.keep(key, source, media, body) : body, close };
       }
@@ -275,9 +273,10 @@ export class Pipeline {
     }
   }
 
-  /** The verdict of encrypted media may have come without the homeserver being asked. */
-  #noteYes({ attachment, client, want }: MediaRequest): void {
-    if (this.#options.sendsTokens && (attachment === undefined || want !== "verdict")) this.#options.admission.proved(client);
+  /** The verdict of encrypted media may have come without the homeserver being asked, and an endpoint that needs no token looks at none. */
+  #noteYes({ asked, attachment, client, want }: MediaRequest): void {
+    const tokenSeen = this.#options.sendsTokens && (asked === undefined || asked.api === "client/v1/media");
+    if (tokenSeen && (attachment === undefined || want !== "verdict")) this.#options.admission.proved(client);
   }
 }
 

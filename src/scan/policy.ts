@@ -71,7 +71,10 @@ interface Said {
 }
 
 export class Policy {
-  /** Part of a verdict's key: verdicts made under another policy are other verdicts. */
+  /**
+   * Part of a verdict's key: verdicts made under another policy are other verdicts. Who is asked, and how (method, URL, profile), is all by which a download
+   * differs from an upload.
+   */
   readonly fingerprint: string;
   /** Whether the type of the bytes has to be known at all before they are scanned. */
   readonly needsType: boolean;
@@ -85,6 +88,7 @@ export class Policy {
   readonly settled: Promise<unknown>;
   readonly #scanners: readonly Scanner[];
   readonly #options: PolicyOptions;
+  readonly #lists: string;
   readonly #allowed: ReadonlySet<string> | undefined;
   readonly #blocked: ReadonlySet<string>;
 
@@ -104,12 +108,21 @@ export class Policy {
     this.#scanned = (scanner, outcome, milliseconds) => events.scanned(scanner, outcome, milliseconds);
     this.#allowed = options.allowedTypes === undefined ? undefined : new Set(options.allowedTypes);
     this.#blocked = new Set(options.blockedTypes);
-    this.fingerprint = JSON.stringify([
-      required.map((scanner) => [scanner.name, scanner.policy]),
-      options.allowedTypes?.toSorted() ?? null,
-      options.blockedTypes.toSorted(),
-    ]);
+    this.#lists = JSON.stringify([options.allowedTypes?.toSorted() ?? null, options.blockedTypes.toSorted()]);
+    this.fingerprint = JSON.stringify([required.map((scanner) => [scanner.name, scanner.policy]), this.#lists]);
     this.needsType = this.#allowed !== undefined || this.#blocked.size > 0 || required.some((scanner) => scanner.needsType);
+  }
+
+  /**
+   * What a verdict that was made under another policy of this gateway says under this one, for the same asker; undefined where it says nothing. Clean holds
+   * where all that decide here were asked there, in the same way: downloads and uploads may be decided on by more or fewer.
+   */
+  carriedOver(record: VerdictRecord, from: Policy): VerdictRecord | undefined {
+    if (from.fingerprint === this.fingerprint) return record;
+    const asked = this.#scanners.every((scanner) => from.#scanners.includes(scanner));
+    if (record.outcome !== "clean" || !asked || from.#lists !== this.#lists) return undefined;
+    const stamps = Object.entries(record.stamps).filter(([name]) => this.#scanners.some((scanner) => scanner.name === name));
+    return { outcome: "clean", stamps: Object.fromEntries(stamps) };
   }
 
   /** For whom a verdict made on behalf of this asker holds; part of its key. Empty: for everybody. */

@@ -19,6 +19,16 @@ export interface Finding<D extends Decision = Decision> {
 /** A finding that holds for others than the request whose scan made it. */
 export type SharedFinding = Finding<SharedDecision>;
 
+/** The scanners that are asked, and what they said before. */
+export interface Panel {
+  readonly policy: Policy;
+  readonly recall: Recall;
+}
+
+export function panelOf(options: RecallOptions): Panel {
+  return { policy: options.policy, recall: new Recall(options) };
+}
+
 export class Recall {
   readonly #verdicts: VerdictStore;
   readonly #policy: Policy;

@@ -7,6 +7,8 @@ import { ConfigError, loadConfig } from "../../src/config/load.ts";
 const FIXTURES = new URL("../fixtures/config/", import.meta.url).pathname;
 const ONE_SERVICE = "icap: [{ name: av, urls: ['icap://127.0.0.1/virus_scan'] }]\n";
 
+const HOMESERVER = "download: { base_homeserver_url: 'http://127.0.0.1:8008' }\n";
+
 function redis(keys: string): string {
   return `${ONE_SERVICE}result_cache: { redis: { ${keys} } }`;
 }
@@ -129,6 +131,38 @@ describe("what is wrong", () => {
       "permissions of no one homeserver",
       `${ONE_SERVICE}download: { authorization_ttl: 30s }`,
       /download\.authorization_ttl: needs download\.base_homeserver_url: no other server sees a token$/,
+    ],
+    [
+      "a homeserver's paths without a homeserver",
+      `${ONE_SERVICE}transparent: { enabled: true }`,
+      /transparent\.enabled: needs download\.base_homeserver_url: it stands in for that homeserver$/,
+    ],
+    ["a word for opaque files that is none", `${ONE_SERVICE}transparent: { on_opaque: scan }`, /on_opaque: must be one of pass, block$/],
+    [
+      "uploads without a homeserver",
+      `${ONE_SERVICE}upload: { enabled: true }`,
+      /upload\.enabled: needs download\.base_homeserver_url: that is where uploads go$/,
+    ],
+    [
+      "tokens that nobody can check",
+      `${ONE_SERVICE}scan_file: { enabled: true }`,
+      /scan_file\.enabled: needs download\.base_homeserver_url, which tells whether a token is known; or scan_file\.require_token: false$/,
+    ],
+    ["a direction that is none", service("direction: up"), /direction: must be one of download, upload, both$/],
+    [
+      "nobody who decides on downloads",
+      service("direction: upload"),
+      /icap: no service that is required has the direction download or both, so no download would ever be blocked$/,
+    ],
+    [
+      "nobody who decides on uploads",
+      `${service("direction: download")}${HOMESERVER}upload: { enabled: true }`,
+      /icap: no service that is required has the direction upload or both, so no upload would ever be blocked$/,
+    ],
+    [
+      "an adviser alone for uploads",
+      `icap: [{ name: av, urls: ["icap://127.0.0.1/x"], direction: download }, { name: dlp, urls: ["icap://127.0.0.1/y"], required: false }]\n${HOMESERVER}upload: { enabled: true }`,
+      /so no upload would ever be blocked$/,
     ],
     [
       "a password file that is not there",
@@ -301,6 +335,17 @@ describe("what works", () => {
     expect(config.scan.wait).toBe(25_000);
   });
 
+  it("takes services for one direction, where the other has one that decides, a script, or no use", async () => {
+    const both = `icap: [{ name: av, urls: ["icap://127.0.0.1/x"], direction: download }, { name: dlp, urls: ["icap://127.0.0.1/y"], direction: upload }]\n`;
+    for (const text of [
+      `${both}${HOMESERVER}upload: { enabled: true }`,
+      `${service("direction: download")}${HOMESERVER}`,
+      `${service("direction: upload")}scan: { script: x }\n${HOMESERVER}`,
+    ]) {
+      expect((await load(text)).warnings).toEqual([]);
+    }
+  });
+
   it("forwards each header once, and Authorization by its own way", async () => {
     const { config } = await load(`${ONE_SERVICE}download: { headers_to_forward: [Host, host, Authorization, X-Forwarded-For] }`);
 
@@ -323,6 +368,16 @@ describe("what works", () => {
       /icap\[0\]\.connect_timeout: is longer than total_timeout/,
     ],
     ["connections that a proof takes up", service("max_connections: 2"), /icap\[0\]\.max_connections: is so small that files wait/],
+    [
+      "a service that nobody asks",
+      `icap: [{ name: av, urls: ["icap://127.0.0.1/x"] }, { name: dlp, urls: ["icap://127.0.0.1/y"], direction: upload }]`,
+      /icap\[1\]\.direction: is upload, but no uploads come this way/,
+    ],
+    [
+      "scanners for everybody",
+      `${ONE_SERVICE}scan_file: { require_token: false }`,
+      /scan_file\.require_token: lets everybody use the scanners/,
+    ],
     [
       "one scanner's word on what it made",
       `${ONE_SERVICE}scan: { on_modified: deliver }`,

@@ -116,7 +116,7 @@ describe("parseEncryptedFile", () => {
     try {
       parseEncryptedFile(withValue("key.k", secret));
     } catch (error) {
-      expect(JSON.stringify([error, (error as Error).message, (error as GatewayError).body])).not.toContain(secret);
+      expect(JSON.stringify([error, (error as Error).message, (error as GatewayError).body("matrix")])).not.toContain(secret);
     }
     expect.assertions(1);
   });

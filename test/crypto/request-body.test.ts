@@ -73,7 +73,7 @@ function refusalOf(with_: RequestKeys, body: unknown): unknown {
     return { answered: decryptRequestBody(with_, body) };
   } catch (error) {
     if (!(error instanceof GatewayError)) throw error;
-    return { code: error.code, status: error.status, headers: error.headers, body: error.body, message: error.message };
+    return { code: error.code, status: error.status, headers: error.headers, body: error.body("scanner"), message: error.message };
   }
 }
 

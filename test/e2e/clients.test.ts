@@ -45,7 +45,7 @@ beforeAll(async () => {
       scan: { blocked_mimetypes: ["application/pdf"] },
     },
   });
-  nginx = await startNginx({ gateway: stack.gateway.url, synapse: stack.synapse.url, refuseDirectMedia: true });
+  nginx = await startNginx({ gateway: stack.gateway.url, synapse: stack.synapse.url, mediaPaths: "refused" });
   [alice, bob] = await Promise.all([stack.synapse.registerUser("alice"), stack.synapse.registerUser("bob")]);
 });
 afterAll(async () => {
@@ -258,7 +258,7 @@ describe("nginx as docs/deployment.md has it", () => {
     const media = await stack.synapse.upload(alice.token, EICAR);
     const answer = await ask(`${nginx.url}${BASE_PATH}/download/${media.path}`, { token: bob.token });
     expect([answer.status, answer.json, answer.headers.get("access-control-allow-origin")]).toEqual([403, NOT_CLEAN, "*"]);
-    expect((await ask(`${nginx.url}${BASE_PATH}/download/..%2f..%2fx/y`, { token: bob.token })).status).toBe(400);
+    expect((await ask(`${nginx.url}${BASE_PATH}/download/a%20b/y`, { token: bob.token })).status).toBe(400);
   });
 });
 

@@ -1,3 +1,3 @@
 #!/bin/sh
 # Installs from Debian's packages what the end-to-end tests need beside the integration tests' peers, without starting any of it.
-exec "$(dirname "$0")/../support/peers/install.sh" nginx-light python3 python3-venv
+exec "$(dirname "$0")/../support/peers/install.sh" nginx-light caddy haproxy python3 python3-venv

@@ -224,7 +224,7 @@ describe("HTTP manners", () => {
     await using gateway = await startHarness();
     const cors = {
       "access-control-allow-origin": "*",
-      "access-control-allow-methods": "GET, POST, OPTIONS",
+      "access-control-allow-methods": "GET, POST, PUT, OPTIONS",
       "access-control-allow-headers": "Origin, X-Requested-With, Content-Type, Accept, Authorization",
     };
     for (const path of ["download/a/b", "nowhere", "../../../x"]) {

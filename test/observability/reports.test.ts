@@ -78,6 +78,21 @@ describe("reports", () => {
     );
   });
 
+  it.each([
+    ["/_matrix/media_proxy/unstable/scan/:serverName/:mediaId", "scan"],
+    ["/_matrix/client/v1/media/download/:serverName/:mediaId/:filename", "transparent_download"],
+    ["/_matrix/client/unstable/org.matrix.msc3916/media/thumbnail/:serverName/:mediaId", "transparent_thumbnail"],
+    ["/_matrix/media/r0/config", "transparent_config"],
+    ["/_matrix/media/v3/preview_url", "transparent_preview_url"],
+    ["/_matrix/media/v3/elsewhere", "other"],
+    ["/_matrix/media/*", "other"],
+    ["/*", "other"],
+  ])("a request of %s is counted as %s", async (pattern, route) => {
+    const { reports, samples } = observed();
+    reports.request({ ...REPORT, route: pattern });
+    expect(await samples()).toContain(`mig_requests_total{route="${route}",status="200",outcome="ok"} 1`);
+  });
+
   it("a request that could not be read is logged and counted, as no route's", async () => {
     const { reports, logged, samples } = observed();
     reports.request({ ...REPORT, method: "", route: "", status: 400, error: new GatewayError("bad_request"), mxc: undefined, journal: {} });

@@ -2,6 +2,7 @@
  * A homeserver's media repository on loopback, in HTTP as real as node:http makes it. Its answers are modelled on Synapse's; and it can be told to misbehave,
  * for one media or for all.
  */
+import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders, Server, ServerResponse } from "node:http";
@@ -57,6 +58,31 @@ export interface ReceivedRequest {
   readonly headers: IncomingHttpHeaders;
 }
 
+/** An upload that came whole. */
+export interface ReceivedUpload {
+  readonly method: string;
+  /** Path and query as they came. */
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly size: number;
+  readonly sha256: string;
+  /** Empty where uploads are not kept. */
+  readonly bytes: Buffer;
+}
+
+/** Ways to deal with uploads otherwise. */
+export interface UploadBehaviour {
+  /** Answered once so many bytes of the body came, or all of it; the rest is thrown away, as nginx does. */
+  readonly answer?: { readonly status: number; readonly body?: unknown; readonly headers?: OutgoingHttpHeaders };
+  readonly after?: number;
+  /** Closes the connection after so many bytes. */
+  readonly hangUpAfter?: number;
+  /** Never answers, though it takes everything. */
+  readonly stall?: boolean;
+  /** Awaited before the answer. */
+  readonly hold?: Promise<unknown>;
+}
+
 export type TokenState = "valid" | "expired";
 
 export interface FakeHomeserverOptions {
@@ -67,10 +93,14 @@ export interface FakeHomeserverOptions {
   /** Whether `requests` is kept; benchmarks turn it off. */
   readonly record?: boolean;
   /** Which unauthenticated API it knows; homeservers older than Matrix 1.1 know only r0. */
-  readonly unauthenticatedApis?: readonly ("v3" | "r0")[];
+  readonly unauthenticatedApis?: readonly ("v3" | "v1" | "r0")[];
 }
 
-const MEDIA_PATH = /^\/_matrix\/(client\/v1\/media|media\/v3|media\/r0)\/(download|thumbnail)\/([^/]+)\/([^/]+)(?:\/[^/]*)?$/;
+const MEDIA_PATH = /^\/_matrix\/(client\/v1\/media|media\/v3|media\/v1|media\/r0)\/(download|thumbnail)\/([^/]+)\/([^/]+)(?:\/[^/]*)?$/;
+
+const QUESTION_PATH = /^\/_matrix\/(?:client\/v1\/media|media\/(?:v3|v1|r0))\/(config|preview_url)$/;
+
+const UPLOAD_PATH = /^\/_matrix\/media\/(?:(?:v3|v1|r0)\/upload|v3\/upload\/([^/]+)\/([^/]+))$/;
 
 /** On whatever is answered. */
 const CORS_HEADERS = {
@@ -124,6 +154,15 @@ export class FakeHomeserver implements AsyncDisposable {
   behaviour: Behaviour = {};
   /** Awaited between the look at a token and the media. */
   hold: Promise<void> | undefined;
+  /** Uploads that came whole, in order. */
+  readonly uploads: ReceivedUpload[] = [];
+  /** Bytes of bodies of uploads that have come, whole or not. */
+  uploadedBytes = 0;
+  /** Says nothing of it, if undefined. */
+  maxUploadSize: number | undefined = 209_715_200;
+  uploadBehaviour: UploadBehaviour = {};
+  /** Whether the bytes of uploads are kept, and can be downloaded. */
+  keepsUploads = true;
   /** Served at /.well-known/matrix/client as it is (a string) or as JSON; 404 if undefined. */
   wellKnown: unknown;
 
@@ -198,9 +237,13 @@ export class FakeHomeserver implements AsyncDisposable {
     const url = new URL(path, this.#url);
     if (url.pathname === "/.well-known/matrix/client") return this.#answerWellKnown(response);
     if (url.pathname === "/_matrix/client/v3/account/whoami") return this.#answerWhoami(request, response);
+    if (url.pathname === "/_matrix/media/v1/create" && request.method === "POST") return this.#answerCreate(request, response);
+    if (UPLOAD_PATH.test(url.pathname)) return this.#takeUpload(url, request, response);
+    const question = QUESTION_PATH.exec(url.pathname)?.[1];
+    if (question !== undefined && request.method === "GET") return this.#answerQuestion(question, url.searchParams, request, response);
     const [, api = "", endpoint, server = "", mediaId = ""] = MEDIA_PATH.exec(url.pathname) ?? [];
     const authenticated = api === "client/v1/media";
-    const known = authenticated || (this.#options.unauthenticatedApis ?? ["v3", "r0"]).some((version) => api === `media/${version}`);
+    const known = authenticated || (this.#options.unauthenticatedApis ?? ["v3", "v1", "r0"]).some((version) => api === `media/${version}`);
     if (!known || request.method !== "GET") return sendError(response, 404, "M_UNRECOGNIZED", "Unrecognized request");
 
     const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
@@ -242,6 +285,63 @@ export class FakeHomeserver implements AsyncDisposable {
     response.end(JSON.stringify(this.whoami(`@${token}:${this.serverName}`)));
   }
 
+  #answerCreate(request: IncomingMessage, response: ServerResponse): void {
+    if (!this.#acceptsToken(tokenOf(request), response)) return;
+    const { mediaId } = this.put(randomBytes(12).toString("hex"), { bytes: Buffer.alloc(0), pending: true });
+    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
+    response.end(JSON.stringify({ content_uri: `mxc://${this.serverName}/${mediaId}`, unused_expires_at: Date.now() + 86_400_000 }));
+  }
+
+  async #takeUpload(url: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (!this.#acceptsToken(tokenOf(request), response)) return;
+    const [, server, id] = UPLOAD_PATH.exec(url.pathname) ?? [];
+    if (request.method !== (id === undefined ? "POST" : "PUT")) return sendError(response, 405, "M_UNRECOGNIZED", "Unrecognized request");
+    const created = id === undefined ? undefined : this.#media.get(`${decodeURIComponent(server ?? "")}/${decodeURIComponent(id)}`);
+    if (id !== undefined && created === undefined) return sendError(response, 404, "M_NOT_FOUND", "Unknown media ID");
+    if (created !== undefined && created.pending !== true) {
+      return sendError(response, 409, "M_CANNOT_OVERWRITE_MEDIA", "Media ID already has content");
+    }
+    const { answer, after, hangUpAfter, stall, hold } = this.uploadBehaviour;
+    const hash = createHash("sha256");
+    const chunks: Buffer[] = [];
+    let size = 0;
+    for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      this.uploadedBytes += chunk.length;
+      if (hangUpAfter !== undefined && size >= hangUpAfter) return void response.destroy();
+      if (answer !== undefined && after !== undefined && size >= after) return sendAnswerEarly(request, response, answer);
+      hash.update(chunk);
+      if (this.keepsUploads) chunks.push(chunk);
+    }
+    const bytes = Buffer.concat(chunks);
+    const { method = "", headers } = request;
+    this.uploads.push({ method, path: url.pathname + url.search, headers, size, sha256: hash.digest("hex"), bytes });
+    await hold;
+    if (stall === true) return;
+    if (answer !== undefined) return sendAnswer(response, answer);
+    const contentType = headers["content-type"];
+    const { serverName, mediaId } = this.put(
+      id === undefined ? randomBytes(12).toString("hex") : decodeURIComponent(id),
+      { bytes, ...(contentType === undefined ? {} : { contentType }) },
+      server === undefined ? this.serverName : decodeURIComponent(server),
+    );
+    response.writeHead(200, { ...CORS_HEADERS, "content-type": "application/json" });
+    response.end(JSON.stringify(id === undefined ? { content_uri: `mxc://${serverName}/${mediaId}` } : {}));
+  }
+
+  #answerQuestion(question: string, query: URLSearchParams, request: IncomingMessage, response: ServerResponse): void {
+    if (!this.#acceptsToken(tokenOf(request), response)) return;
+    const url = query.get("url");
+    if (question === "preview_url" && url === null)
+      return sendError(response, 400, "M_MISSING_PARAM", "Missing required string query parameter url");
+    response.writeHead(200, {
+      ...CORS_HEADERS,
+      "content-type": "application/json",
+      "cache-control": "no-cache, no-store, must-revalidate",
+    });
+    response.end(JSON.stringify(question === "config" ? { "m.upload.size": this.maxUploadSize } : { "og:title": `About ${url}` }));
+  }
+
   #acceptsToken(token: string | undefined, response: ServerResponse): boolean {
     if (token === undefined) {
       sendError(response, 401, "M_MISSING_TOKEN", "Missing access token");
@@ -253,6 +353,10 @@ export class FakeHomeserver implements AsyncDisposable {
     else sendError(response, 401, "M_UNKNOWN_TOKEN", "Invalid access token passed.", { soft_logout: false });
     return false;
   }
+}
+
+function tokenOf({ headers }: IncomingMessage): string | undefined {
+  return /^Bearer (.+)$/.exec(headers.authorization ?? "")?.[1];
 }
 
 function headersOf(contentType = "application/octet-stream", contentDisposition: string | undefined): OutgoingHttpHeaders {
@@ -296,6 +400,20 @@ function sendAnswer(response: ServerResponse, { status, body, headers }: NonNull
   response.writeHead(status, { "content-type": raw ? "application/octet-stream" : "application/json", ...headers });
   if (body === undefined) response.end();
   else response.end(raw ? body : JSON.stringify(body));
+}
+
+/** The connection stays until the client has seen the answer: with bytes left unread, closing it would take the answer back. */
+async function sendAnswerEarly(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { status, body, headers }: NonNullable<Behaviour["answer"]>,
+): Promise<void> {
+  const text = JSON.stringify(body);
+  response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), ...headers });
+  response.write(text);
+  request.resume();
+  await once(request, "close");
+  response.end();
 }
 
 async function sendMedia(response: ServerResponse, plain: Uint8Array, behaviour: Behaviour, headers: OutgoingHttpHeaders): Promise<void> {

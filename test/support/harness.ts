@@ -8,17 +8,26 @@ import { BASE_PATH, createApp, type RequestReport } from "../../src/http/app.ts"
 import { ClientAddresses } from "../../src/http/client-address.ts";
 import { listen } from "../../src/http/server.ts";
 import { Homeserver } from "../../src/media/homeserver.ts";
+import { HomeserverStore } from "../../src/media/media-store.ts";
 import { createTypeDetector } from "../../src/media/mime.ts";
 import { Permissions } from "../../src/media/permissions.ts";
+import { SpoolBudget } from "../../src/media/spool-budget.ts";
 import { SpoolPool } from "../../src/media/spool.ts";
+import { UploadLimits } from "../../src/media/upload-limits.ts";
 import { Admission, type AdmissionOptions } from "../../src/scan/admission.ts";
 import { MediaMemory } from "../../src/scan/media-memory.ts";
 import { Pipeline, type PipelineOptions } from "../../src/scan/pipeline.ts";
 import { Policy, type PolicyOptions } from "../../src/scan/policy.ts";
 import type { AdviceOutcome } from "../../src/observability/metrics.ts";
 import type { PipelineEvents } from "../../src/scan/events.ts";
+import { FileChecks } from "../../src/scan/file-check.ts";
+import { Foresight } from "../../src/scan/foresight.ts";
+import { Forwarding } from "../../src/scan/forwarding.ts";
 import { identify } from "../../src/scan/identify.ts";
+import { panelOf } from "../../src/scan/recall.ts";
+import { Reception } from "../../src/scan/reception.ts";
 import type { ScanContext, Scanner } from "../../src/scan/scanner.ts";
+import { Uploads } from "../../src/scan/uploads.ts";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { MemoryVerdictStore } from "../../src/verdicts/memory.ts";
 import type { Override, OverrideBook } from "../../src/verdicts/overrides.ts";
@@ -31,6 +40,15 @@ import { FakeScanner } from "./fake-scanner.ts";
 
 export interface HarnessOptions {
   readonly scanners?: readonly Scanner[];
+  /** Serves uploads and checks of files as well. */
+  readonly uploads?: {
+    /** Those that are asked about uploads; the same, if not given. */
+    readonly scanners?: readonly Scanner[];
+    /** Bytes that uploads may hold of the spool together. */
+    readonly share?: number;
+    /** Milliseconds that the homeserver may take for an answer to an upload. */
+    readonly patience?: number;
+  };
   readonly policy?: Partial<PolicyOptions>;
   readonly admission?: Partial<AdmissionOptions>;
   readonly pipeline?: Partial<Pick<PipelineOptions, "wait" | "timeout" | "maxFileSize" | "liveScans" | "streams">>;
@@ -40,6 +58,8 @@ export interface HarnessOptions {
   readonly now?: () => number;
   /** Bytes of clean media that are held; none by default. */
   readonly mediaMemory?: number;
+  /** Serves the homeserver's own media paths as well. */
+  readonly transparent?: { readonly onOpaque: "pass" | "block"; readonly timeout?: number };
   /** Bytes of all spools together. */
   readonly spool?: { readonly memory: number; readonly disk: number };
   /** Whom the scanners are told of, by the token of the request. */
@@ -125,13 +145,17 @@ export interface Harness extends AsyncDisposable {
   queued(): number;
   /** Media on the homeserver that every valid token may read. */
   put(bytes: Uint8Array, more?: Partial<Parameters<FakeHomeserver["put"]>[1]>): string;
+  /** A path that begins with a slash is whole, any other is one of the scanner API's. */
   get(path: string, token?: string, init?: RequestInit): Promise<Answer>;
   post(path: string, body: unknown, token?: string): Promise<Answer>;
+  /** Uploads and checks of files that hold a place. */
+  uploadsInside(): number;
   /** As at the end of the process: what runs is cut off. */
   shutdown(): Promise<void>;
 }
 
 export const TOKEN = "alice";
+const PSEUDONYM = "matrix-icap-gateway-test";
 
 export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
   await using stack = new AsyncDisposableStack();
@@ -155,6 +179,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const source = new Homeserver({
     baseUrl: homeserver.url,
     additionalHeaders: {},
+    pseudonym: PSEUDONYM,
     maxDecodedSize: options.pipeline?.maxFileSize ?? 200 << 20,
     timeouts: { bodyIdle: options.bodyIdle ?? 10_000 },
   });
@@ -173,18 +198,25 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     advised: (_request, scanner, outcome, detail) => advice.push({ scanner, outcome, detail }),
   };
   const scanners = options.scanners ?? [scanner];
+  const policyOptions: PolicyOptions = {
+    onUnavailable: "block",
+    onUnscannable: "block",
+    onModified: "block",
+    allowedTypes: undefined,
+    blockedTypes: [],
+    ...options.policy,
+  };
   const admission = new Admission({ maxConcurrent: 64, maxQueued: 512, maxPerClient: 1000, ...options.admission });
+  const maxFileSize = options.pipeline?.maxFileSize ?? 200 << 20;
+  const wait = options.pipeline?.wait ?? 60_000;
+  const timeout = options.pipeline?.timeout ?? 60_000;
   const pipeline = new Pipeline({
     source: asked,
-    permits: ({ mxc, variant, credentials }) => permissions?.permits(mxc, variant, credentials) ?? false,
+    permits: ({ mxc, variant, credentials, asked }) => permissions?.permits(mxc, variant, credentials, asked) ?? false,
     memory: new MediaMemory({ bytes: options.mediaMemory ?? 0, largest: options.mediaMemory ?? 0 }),
     spools,
     types: stack.use(createTypeDetector()),
-    policy: new Policy(
-      scanners,
-      { onUnavailable: "block", onUnscannable: "block", onModified: "block", allowedTypes: undefined, blockedTypes: [], ...options.policy },
-      events,
-    ),
+    policy: new Policy(scanners, policyOptions, events),
     verdicts,
     keys: verdictKeys,
     overrides,
@@ -203,23 +235,59 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     events,
     ...options.pipeline,
   });
+  const uploadScanners = options.uploads?.scanners ?? scanners;
+  const panelFor = (asked: readonly Scanner[]) =>
+    panelOf({ verdicts, overrides, policy: new Policy(asked, { ...policyOptions, onModified: "block" }, events) });
+  const share = new SpoolBudget({ memory: 1 << 30, disk: options.uploads?.share ?? 1 << 30, inMemory: 1 << 20 });
+  const reception = new Reception({ identifier: source, admission, share, maxFileSize, wait });
+  const store = stack.use(
+    new HomeserverStore({
+      baseUrl: homeserver.url,
+      pseudonym: PSEUDONYM,
+      additionalHeaders: {},
+      timeouts: { headers: options.uploads?.patience ?? 60_000 },
+    }),
+  );
+  const common = { reception, examination: pipeline.examination, timeout, events };
+  const uploads = new Uploads({
+    ...common,
+    admission,
+    panel: panelFor(uploadScanners),
+    scanners: uploadScanners,
+    store,
+    limits: new UploadLimits(store),
+    foresight: new Foresight({ verdicts, keys: verdictKeys, downloads: pipeline.panel }),
+  });
+  const everyone = [...new Set([...scanners, ...uploadScanners])];
+  const fileChecks = new FileChecks({ ...common, panel: panelFor(everyone), scanners: everyone, requiresToken: true, maxFileSize });
   const reports: RequestReport[] = [];
   const app = createApp({
     pipeline,
+    ...(options.uploads === undefined ? {} : { uploads, fileChecks }),
     keys,
     addresses: new ClientAddresses([]),
     headersToForward: ["x-forwarded-test"],
+    pseudonym: PSEUDONYM,
+    transparent: options.transparent && {
+      forwarding: new Forwarding({ forwarder: source, admission, timeout: options.transparent.timeout ?? 10_000 }),
+      onOpaque: options.transparent.onOpaque,
+    },
     report: (report) => reports.push(report),
   });
   const listener = stack.adopt(await listen(app, { host: "127.0.0.1", port: 0 }), (open) => open.close(AbortSignal.abort()));
   stack.defer(() => pipeline.shutdown(AbortSignal.abort()));
+  stack.defer(() => reception.shutdown(AbortSignal.abort()));
   const parts = stack.move();
   const url = `http://127.0.0.1:${listener.address.port}`;
 
   const request = async (path: string, token: string | undefined, init: RequestInit): Promise<Answer> => {
     const headers = new Headers(init.headers);
     if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
-    const response = await fetch(`${url}${BASE_PATH}/${path}`, { ...init, headers, redirect: "manual" });
+    const response = await fetch(path.startsWith("/") ? `${url}${path}` : `${url}${BASE_PATH}/${path}`, {
+      ...init,
+      headers,
+      redirect: "manual",
+    });
     const body = Buffer.from(await response.arrayBuffer());
     const isJson = (response.headers.get("content-type") ?? "").startsWith("application/json") && body.length > 0;
     return {
@@ -247,7 +315,10 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     },
     get: (path, token, init = {}) => request(path, token, init),
     post: (path, body, token) => request(path, token, { method: "POST", body: typeof body === "string" ? body : JSON.stringify(body) }),
-    shutdown: () => pipeline.shutdown(AbortSignal.abort()),
+    shutdown: async () => {
+      await Promise.all([pipeline.shutdown(AbortSignal.abort()), reception.shutdown(AbortSignal.abort())]);
+    },
+    uploadsInside: () => admission.uploads.taken,
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
 }

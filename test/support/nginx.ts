@@ -1,38 +1,23 @@
 /** A real nginx with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { connect } from "node:tls";
-import { once } from "node:events";
-import { fileURLToPath } from "node:url";
+import { blockOf, type MediaPaths, replaced, TLS, type Upstreams, uploadsBlock } from "./deployment.ts";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import type { Machine, Port } from "./peers/machine.ts";
-import { Peer } from "./peers/peer.ts";
-import { testCertificate } from "./tls.ts";
+import { TlsPeer } from "./peers/tls-peer.ts";
 
-const DEPLOYMENT = fileURLToPath(new URL("../../docs/deployment.md", import.meta.url));
-const TLS = fileURLToPath(new URL("../fixtures/tls/", import.meta.url));
 const PROGRAMS = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx", "/usr/local/bin/nginx", "/opt/homebrew/bin/nginx"];
 
-export interface NginxOptions {
-  /** http URLs without a path. */
-  readonly gateway: string;
-  readonly synapse: string;
-  /** With the location that refuses media to clients that don't ask the gateway. */
-  readonly refuseDirectMedia?: boolean;
+export interface NginxOptions extends Upstreams {
+  readonly mediaPaths?: MediaPaths;
 }
 
-export class Nginx extends Peer {
+export class Nginx extends TlsPeer {
   protected readonly name = "nginx";
   readonly #program: string;
 
   constructor(program: string, machine: Machine, directory: string, at: Port) {
     super(machine, directory, at);
     this.#program = program;
-  }
-
-  /** Its certificate is the test certificate. */
-  get url(): string {
-    return `https://${this.host}:${this.port}`;
   }
 
   async prepare(options: NginxOptions): Promise<void> {
@@ -60,12 +45,6 @@ export class Nginx extends Peer {
   protected command(): readonly string[] {
     return [this.#program, "-e", "stderr", "-p", this.directory, "-c", `${this.directory}/nginx.conf`];
   }
-
-  protected async ready(): Promise<void> {
-    const socket = connect({ port: this.port, host: this.host, ca: testCertificate.cert });
-    await once(socket, "secureConnect");
-    socket.destroy();
-  }
 }
 
 /** Where nginx is. @throws Error that says what to do, where it is not */
@@ -79,28 +58,27 @@ function installed(): string | undefined {
   return PROGRAMS.find((path) => existsSync(path));
 }
 
+const MEDIA_PATHS: Readonly<Record<MediaPaths, string | undefined>> = {
+  synapse: undefined,
+  gateway: "# All other media paths: the gateway",
+  refused: "return 403;",
+};
+
 /** @throws Error when the document no longer has what is to be replaced */
-async function serverBlock({ gateway, synapse, refuseDirectMedia = false }: NginxOptions, listen: string): Promise<string> {
-  const blocks = [...(await readFile(DEPLOYMENT, "utf8")).matchAll(/^```nginx\n(.*?)^```$/gms)].map(([, block = ""]) => block);
-  const only = (start: string): string => {
-    const [block, second] = blocks.filter((text) => text.trimStart().startsWith(start));
-    if (block === undefined || second !== undefined)
-      throw new Error(`docs/deployment.md has not one nginx block that starts with ${start}`);
-    return block;
-  };
-  const refusal = refuseDirectMedia ? only("location ~ ^/_matrix/(client/v1/media") : "";
-  const replacements: readonly (readonly [string, string])[] = [
+async function serverBlock(
+  { gateway, synapse, scansUploads = false, mediaPaths = "synapse" }: NginxOptions,
+  listen: string,
+): Promise<string> {
+  const wanted = MEDIA_PATHS[mediaPaths];
+  const uploads = scansUploads ? await uploadsBlock("nginx") : "";
+  const locations = uploads + (wanted === undefined ? "" : await blockOf("nginx", wanted));
+  const text = replaced(await blockOf("nginx", "server {"), [
     ["listen 443 ssl", `listen ${listen} ssl`],
     ["/etc/ssl/matrix.example.org/fullchain.pem", `${TLS}cert.pem`],
     ["/etc/ssl/matrix.example.org/privkey.pem", `${TLS}key.pem`],
-    ["http://127.0.0.1:8080;", `${gateway};`],
-    ["http://127.0.0.1:8008;", `${synapse};`],
-    ["    # Synapse.\n", `${refusal}    # Synapse.\n`],
-  ];
-  return replacements.reduce((text, [from, to]) => {
-    if (text.split(from).length !== 2) throw new Error(`docs/deployment.md's nginx configuration has not one \`${from.trim()}\``);
-    return text.replace(from, () => to);
-  }, only("server {"));
+    ["    # Synapse.\n", `${locations}    # Synapse.\n`],
+  ]);
+  return text.replaceAll("http://127.0.0.1:8080;", `${gateway};`).replaceAll("http://127.0.0.1:8008;", `${synapse};`);
 }
 
 /** @throws Error that says what is missing, or with the end of nginx's log */

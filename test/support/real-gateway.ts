@@ -20,6 +20,7 @@ export interface RealGateway extends AsyncDisposable {
   /** The log so far. */
   log(): string;
   put(bytes: Uint8Array): string;
+  /** A path that begins with a slash is whole, any other is one of the scanner API's. */
   get(path: string, token?: string): Promise<{ status: number; body: Buffer; json: Record<string, unknown> }>;
   post(path: string, body: unknown, token?: string): Promise<{ status: number; body: Buffer; json: Record<string, unknown> }>;
   /** Of the admin listener. */
@@ -49,7 +50,7 @@ export async function startGateway(sections: Readonly<Record<string, object>>): 
   const parts = stack.move();
 
   const request: RealGateway["post"] = async (path, body, token) => {
-    const response = await fetch(`${url}${BASE_PATH}/${path}`, {
+    const response = await fetch(path.startsWith("/") ? `${url}${path}` : `${url}${BASE_PATH}/${path}`, {
       ...(body === undefined ? {} : { method: "POST", body: JSON.stringify(body) }),
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
     });

@@ -150,4 +150,29 @@ describe("a scan by REQMOD", () => {
       { numRuns: 300 },
     );
   });
+
+  it("gives the page that says why it is blocked, where nothing else does", async () => {
+    const page = "17\r\n<p>Blocked by policy</p\r\n1\r\n>\r\n0\r\n\r\n";
+    const pageOf = async (text: string, sent = "hello"): Promise<unknown> => {
+      await using it = await reqmod({ complete: says(text) });
+      const parts: Uint8Array[] = [];
+      const result = await scan(it.service, sent, { returned: async (bytes) => void parts.push(Uint8Array.from(bytes)) });
+      return [result.verdict, result.page, Buffer.concat(parts).toString()];
+    };
+    const threat = "HTTP 403 in answer to the request";
+    expect(await pageOf(answer([res(403)], "res-body", page))).toEqual([
+      { outcome: "infected", threat },
+      { contentType: "text/html" },
+      "<p>Blocked by policy</p>",
+    ]);
+    const named = answer([res(403)], "res-body", page, "X-Infection-Found: Type=0; Resolution=2; Threat=Eicar;\r\n");
+    expect(await pageOf(named)).toEqual([{ outcome: "infected", threat: "Eicar" }, undefined, expect.any(String)]);
+    // The page may be cut off: the block stands.
+    const cut = answer([res(403)], "res-body", "16\r\n<p>Blo");
+    await using it = await reqmod({ complete: ({ socket }) => socket.end(cut) });
+    expect(await scan(it.service, "hello", {})).toMatchObject({
+      verdict: { outcome: "infected", threat },
+      page: { contentType: "text/html" },
+    });
+  });
 });

@@ -1,0 +1,23 @@
+/** Routes of the APIs, each with the one method that it takes. */
+import type { Context, Hono } from "hono";
+import { GatewayError } from "../errors.ts";
+import type { HttpEnv } from "./env.ts";
+
+/** One path; any method but its own, HEAD (of GET) and OPTIONS is answered 405. */
+export interface Route {
+  readonly method: "GET" | "POST" | "PUT";
+  readonly path: string;
+  readonly handle: (context: Context<HttpEnv>) => Response | Promise<Response>;
+}
+
+const ALLOW = { GET: "GET, HEAD, OPTIONS", POST: "POST, OPTIONS", PUT: "PUT, OPTIONS" } as const;
+
+/** Puts them into the application, in this order. */
+export function mount(app: Hono<HttpEnv>, routes: readonly Route[]): void {
+  for (const { method, path, handle } of routes) {
+    app.on(method, path, handle);
+    app.all(path, () => {
+      throw new GatewayError("method_not_allowed", { allow: ALLOW[method] });
+    });
+  }
+}

@@ -1,0 +1,92 @@
+/** The journey of a file that is checked before it is uploaded: it goes nowhere but to the scanners. */
+import type { Attachment } from "../crypto/attachment.ts";
+import { GatewayError } from "../errors.ts";
+import type { Spool } from "../media/spool.ts";
+import { refusal, verdictAnswer } from "./answer.ts";
+import type { PipelineEvents } from "./events.ts";
+import type { Arriving, Examination } from "./examination.ts";
+import type { Panel } from "./recall.ts";
+import type { Reception, Visit, Visitor } from "./reception.ts";
+import type { Commission, VerdictAnswer } from "./request.ts";
+import type { Scanner } from "./scanner.ts";
+
+/** Bytes that a form may have beside the file: what says how it is encrypted, heads, boundaries. */
+export const FORM_OVERHEAD = 128 * 1024;
+
+/** `size` is that of the whole form. */
+export interface FileCheckRequest extends Visitor {
+  /**
+   * Reads the whole body: the file's bytes go to `write`, which is waited for and whose errors come through.
+   * @returns what they are encrypted with, if they are: it may come behind them.
+   * @throws GatewayError for what can't be read or decrypted; the signal's reason.
+   */
+  readonly read: (write: (bytes: Buffer) => Promise<void>, signal: AbortSignal) => Promise<Attachment | undefined>;
+}
+
+export interface FileChecksOptions {
+  readonly reception: Reception;
+  readonly examination: Examination;
+  /** Who decides: all who do on uploads, and on downloads. */
+  readonly panel: Panel;
+  readonly scanners: readonly Scanner[];
+  readonly requiresToken: boolean;
+  /** Bytes. */
+  readonly maxFileSize: number;
+  /** Milliseconds from the last byte to the verdict. */
+  readonly timeout: number;
+  readonly events: PipelineEvents;
+}
+
+export class FileChecks {
+  readonly #options: FileChecksOptions;
+
+  constructor(options: FileChecksOptions) {
+    this.#options = options;
+  }
+
+  /** @throws GatewayError with the answer that the client gets instead; the request's signal's reason when it has gone. */
+  async check(request: FileCheckRequest): Promise<VerdictAnswer> {
+    const { reception, scanners, requiresToken, maxFileSize } = this.#options;
+    const visitor = { ...request, size: mostOf(request.size, maxFileSize) };
+    try {
+      return await reception.receive(visitor, { requiresToken, scanners }, (visit) => this.#checked(visitor, visit));
+    } catch (error) {
+      if (error instanceof GatewayError && error.code === "too_large") return refusal({ want: "verdict" }, error);
+      throw error;
+    }
+  }
+
+  async #checked(request: FileCheckRequest, visit: Visit): Promise<VerdictAnswer> {
+    const { timeout } = this.#options;
+    const { limit, time } = visit;
+    // How it is encrypted may be told behind it; so all of it is there before anything is made of it.
+    const spool = await this.#options.examination.room(request.size ?? limit, time.signal);
+    let attachment: Attachment | undefined;
+    try {
+      attachment = await request.read((bytes) => spool.write(bytes), time.signal);
+      spool.end();
+    } catch (error) {
+      await spool.close();
+      throw error;
+    }
+    time.extend(timeout, () => new GatewayError("scanner_unavailable", { detail: "the scan took longer than scan.timeout" }));
+    return this.#examined(request, attachment, spool, visit);
+  }
+
+  /** Takes the spool over. */
+  async #examined({ journal }: FileCheckRequest, attachment: Attachment | undefined, spool: Spool, visit: Visit): Promise<VerdictAnswer> {
+    const { examination, panel, events } = this.#options;
+    const { context, limit, time } = visit;
+    const commission: Commission = { mxc: undefined, attachment, journal, ...(context === undefined ? {} : { context }) };
+    const arriving: Arriving = { from: "client", size: spool.size, limit, body: spool.read(), spool };
+    journal.via = "scan";
+    const examined = await examination.examine(commission, panel, arriving, time.signal);
+    await examined.close();
+    return verdictAnswer({ ...commission, want: "verdict" }, examined.finding.decision, events);
+  }
+}
+
+/** Bytes that the file in such a form can have at most; more than `limit` only where it must have. */
+function mostOf(form: number | undefined, limit: number): number | undefined {
+  return form === undefined || form > limit + FORM_OVERHEAD ? form : Math.min(form, limit);
+}
