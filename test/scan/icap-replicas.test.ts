@@ -328,13 +328,13 @@ describe("a replica that takes one connection", () => {
     const held = Promise.withResolvers<void>();
     antivirus.hold = (body) => (body.equals(slow) ? held.promise : Promise.resolve());
     const services = [{ url: await antivirus.start(), maxConnections: 1 }];
-    const { scanner, entries } = await scannerOf([], { services, canaryInterval: 50, canaryTimeout: 100, patience: () => 50 });
+    const { scanner, entries } = await scannerOf([], { services, canaryInterval: 50, canaryTimeout: 1000, patience: () => 50 });
     await using _scanner = scanner;
     await scanner.start();
     const scan = scanner.scan(subject(slow), new AbortController().signal);
     await expect.poll(() => antivirus.seen.some((body) => body.equals(slow))).toBe(true);
     // Several times as long as the interval and the canaries' limit.
-    await new Promise((resolve) => setTimeout(resolve, 600));
+    await new Promise((resolve) => setTimeout(resolve, 4000));
     expect(scanner.health().ready).toBe(true);
     held.resolve();
     expect((await scan).outcome).toBe("clean");
