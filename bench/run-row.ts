@@ -5,7 +5,7 @@ import type { Gateway } from "./gateway.ts";
 import type { LoadResult, LoadSpec } from "./load-spec.ts";
 import { TAIL_SIZE } from "./media.ts";
 import { measureLoad, measureRawIcap } from "./measurements.ts";
-import { type Probe, redisProbe, scansProbe } from "./probes.ts";
+import { type Probe, homeserverProbe, redisProbe, scansProbe } from "./probes.ts";
 import type { CeilingKind, FactRow, Facts, LoadRow, ProbeKind, Row, Scanner } from "./row.ts";
 import type { Stage } from "./stage.ts";
 
@@ -119,7 +119,10 @@ export class Runner {
     const { given } = this.#options;
     if (given !== undefined) return this.#measure(row, { urls: [given.url], pids: given.pid === undefined ? [] : [given.pid] });
     await using started = await this.#stage.startGateways(row.gateway ?? {});
-    return await this.#measure(row, servedBy(started.gateways));
+    const measured = await this.#measure(row, servedBy(started.gateways));
+    if (measured.result.errors === 0) return measured;
+    const warnings = await Promise.all(started.gateways.map((gateway) => gateway.warnings()));
+    return { ...measured, result: { ...measured.result, examples: [...measured.result.examples, ...warnings.flat()] } };
   }
 
   async #measure(row: LoadRow, { urls, pids }: Served): Promise<{ figures: Figures; facts: Facts; result: LoadResult }> {
@@ -135,6 +138,7 @@ export class Runner {
   }
 
   async #probe(kind: ProbeKind, row: LoadRow): Promise<Probe> {
+    if (kind === "homeserver") return homeserverProbe(await this.#stage.homeserver());
     if (kind === "redis") return redisProbe(await this.#stage.redis());
     return scansProbe(await this.#stage.homeserver(), await this.#stage.scanner(scannerOf(row)));
   }
