@@ -132,9 +132,16 @@ export class Runner {
       if (result.errors > 0) throw new Error(`media could not be made known: ${result.examples.join("; ")}`);
     }
     const probes = await Promise.all((row.probes ?? []).map((kind) => this.#probe(kind, row)));
-    const measured = await measureLoad(spec, pids, async () => void (await Promise.all(probes.map((probe) => probe.begin()))));
-    const facts = await Promise.all(probes.map((probe) => probe.end(measured.result.requests)));
-    return { ...measured, facts: Object.assign({}, ...facts) as Facts };
+    let requests = Number.NaN;
+    const ended = (): Promise<Facts[]> => Promise.all(probes.map((probe) => probe.end(requests)));
+    try {
+      const measured = await measureLoad(spec, pids, async () => void (await Promise.all(probes.map((probe) => probe.begin()))));
+      ({ requests } = measured.result);
+      return { ...measured, facts: Object.assign({}, ...(await ended())) as Facts };
+    } catch (error) {
+      await ended();
+      throw error;
+    }
   }
 
   async #probe(kind: ProbeKind, row: LoadRow): Promise<Probe> {
