@@ -1,7 +1,7 @@
 /** What can be asked of the peers about a load, beside what the generator and /proc tell. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { HomeserverCounts } from "./homeserver.ts";
-import { type CommandCounts, commandsBetween } from "./redis-commands.ts";
+import { type CommandCounts, commandsBetween } from "./redis-stats.ts";
 import type { Facts } from "./row.ts";
 import type { HomeserverPeer, RedisPeer, ScannerPeer } from "./stage.ts";
 
