@@ -7,7 +7,7 @@ const MAX_HEAD = 64 * 1024;
 const EMPTY = Buffer.alloc(0);
 
 export class AnswerReader {
-  /** Of the answer that is being read; 0 until its head is there. */
+  /** Of the last answer whose head has come. */
   status = 0;
   /** Whether the server closes the connection after it. */
   closes = false;
@@ -29,9 +29,8 @@ export class AnswerReader {
     return this.#inBody ? this.#pushBody(bytes) : this.#pushHead(bytes);
   }
 
-  /** Forgets what has come of an answer. */
+  /** What comes next is the beginning of an answer, whatever is missing of the one before. */
   reset(): void {
-    this.status = 0;
     this.#head = EMPTY;
     this.#left = 0;
     this.#chunks = undefined;

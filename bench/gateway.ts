@@ -29,6 +29,7 @@ interface Address {
 const MAIN = join(import.meta.dirname, "../src/main.ts");
 /** Milliseconds until it must be ready. */
 const READY_WITHIN = 60_000;
+const WARNINGS = 4;
 /** Milliseconds between two questions whether it is. */
 const POLL = 5;
 
@@ -39,9 +40,11 @@ export class Gateway implements AsyncDisposable {
   /** Milliseconds from the start of its process until it was ready, scanners proven. */
   readonly readyAfter: number;
   readonly #child: ChildProcess;
+  readonly #logFile: string;
 
-  private constructor(child: ChildProcess, address: Address, readyAfter: number) {
+  private constructor(child: ChildProcess, logFile: string, address: Address, readyAfter: number) {
     this.#child = child;
+    this.#logFile = logFile;
     this.pid = child.pid ?? 0;
     this.url = `http://127.0.0.1:${address.port}${BASE_PATH}`;
     this.readyAfter = readyAfter;
@@ -67,11 +70,18 @@ export class Gateway implements AsyncDisposable {
     try {
       const { address, adminAddress } = await until(child, logFile, () => listening(logFile));
       await until(child, logFile, () => isReady(adminAddress));
-      return new Gateway(child, address, performance.now() - started);
+      return new Gateway(child, logFile, address, performance.now() - started);
     } catch (error) {
       await endChild(child);
       throw error;
     }
+  }
+
+  /** What it has logged that is more than information: of each kind of line the first one. */
+  async warnings(): Promise<string[]> {
+    const lines = (await readFile(this.#logFile, "utf8")).split("\n").filter((line) => line !== "" && !line.includes('"level":"info"'));
+    const kinds = Map.groupBy(lines, (line) => /"outcome":"\w+"/.exec(line)?.[0] ?? /"msg":"[^"]*"/.exec(line)?.[0]);
+    return [...kinds.values()].slice(0, WARNINGS).map(([first = ""]) => first.slice(0, 400));
   }
 
   /** So that a profile is written, it may end in its own time. */

@@ -10,6 +10,7 @@ import { bodyOf, sizeOf, tailOf } from "./media.ts";
 /** What it has been asked for so far. */
 export interface HomeserverCounts {
   readonly requests: number;
+  readonly connections: number;
 }
 
 const HEAD_END = "\r\n\r\n";
@@ -20,17 +21,19 @@ const REQUEST_LINE = /^GET \/_matrix\/(?:client\/v1\/media|media\/(?:v3|r0|v1))\
 const NOT_FOUND = '{"errcode":"M_NOT_FOUND","error":"no such media"}';
 
 let requests = 0;
+let connections = 0;
 
 if (process.argv[1] === import.meta.filename) {
   const server = createServer({ noDelay: true }, serve).listen({ port: Number(process.argv[2] ?? 0), host: "127.0.0.1", backlog: 4096 });
   await once(server, "listening");
   process.send?.((server.address() as AddressInfo).port);
-  process.on("message", () => process.send?.({ requests } satisfies HomeserverCounts));
+  process.on("message", () => process.send?.({ requests, connections } satisfies HomeserverCounts));
   process.once("disconnect", () => process.exit());
 }
 
 function serve(socket: Socket): void {
   let head = "";
+  connections += 1;
   socket.on("error", () => socket.destroy());
   socket.on("data", (bytes: Buffer) => {
     head += bytes.toString("latin1");

@@ -15,7 +15,7 @@ const buffer = Buffer.allocUnsafe(256 * 1024);
 /** Bytes of a verdict, or of an error's text, that are looked at. */
 const MAX_TEXT = 4096;
 /** Milliseconds without a byte. */
-const SILENCE = 60_000;
+const SILENCE = 600_000;
 const EMPTY = Buffer.alloc(0);
 
 export class LoadConnection {

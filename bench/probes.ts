@@ -1,6 +1,7 @@
 /** What can be asked of the peers about a load, beside what the generator and /proc tell. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type CommandCounts, commandsBetween } from "./redis-commands.ts";
+import type { HomeserverCounts } from "./homeserver.ts";
+import { type CommandCounts, commandsBetween } from "./redis-stats.ts";
 import type { Facts } from "./row.ts";
 import type { HomeserverPeer, RedisPeer, ScannerPeer } from "./stage.ts";
 
@@ -17,6 +18,21 @@ export function redisProbe(redis: RedisPeer): Probe {
   return {
     begin: async () => void (before = await redis.commands()),
     end: async (requests) => ({ "Redis commands a request": commandsBetween(before, await redis.commands()) / requests }),
+  };
+}
+
+/** How often the homeserver is asked, and connected to, for each request. */
+export function homeserverProbe(homeserver: HomeserverPeer): Probe {
+  let before: HomeserverCounts = { requests: 0, connections: 0 };
+  return {
+    begin: async () => void (before = await homeserver.counts()),
+    end: async (requests) => {
+      const after = await homeserver.counts();
+      return {
+        "homeserver asked, a request": (after.requests - before.requests) / requests,
+        "connected to": (after.connections - before.connections) / requests,
+      };
+    },
   };
 }
 

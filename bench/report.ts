@@ -62,7 +62,7 @@ export function progressLine(outcome: Outcome): string {
 
 function tablesOf(outcomes: readonly Outcome[]): { heading: readonly string[]; rows: Cell[][] }[] {
   const loads = outcomes.flatMap((outcome) => ("figures" in outcome ? [loadCells(outcome)] : []));
-  const facts = outcomes.flatMap((outcome) => ("measure" in outcome.row && "facts" in outcome ? factCells(outcome as FactOutcome) : []));
+  const facts = outcomes.flatMap((outcome) => ("figures" in outcome || "failure" in outcome ? [] : factCells(outcome)));
   return [
     ...(loads.length === 0 ? [] : [withoutEmpty(COLUMNS, loads)]),
     ...(facts.length === 0 ? [] : [{ heading: ["row", "what", "value"], rows: facts }]),

@@ -14,8 +14,8 @@ export type Scanner =
 /** What is measured in the same run to see how much there is to be had: the same answers from the homeserver; the same bytes, prepared, to the scanner. */
 export type CeilingKind = "homeserver" | "icap";
 
-/** What else is found out: commands to Redis; scans, and downloads before the first verdict. */
-export type ProbeKind = "redis" | "scans";
+/** What else is found out: what the homeserver, or Redis, is asked; scans, and downloads before the first verdict. */
+export type ProbeKind = "homeserver" | "redis" | "scans";
 
 export interface GatewaySetup {
   readonly scanner?: Scanner;

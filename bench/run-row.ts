@@ -5,7 +5,7 @@ import type { Gateway } from "./gateway.ts";
 import type { LoadResult, LoadSpec } from "./load-spec.ts";
 import { TAIL_SIZE } from "./media.ts";
 import { measureLoad, measureRawIcap } from "./measurements.ts";
-import { type Probe, redisProbe, scansProbe } from "./probes.ts";
+import { type Probe, homeserverProbe, redisProbe, scansProbe } from "./probes.ts";
 import type { CeilingKind, FactRow, Facts, LoadRow, ProbeKind, Row, Scanner } from "./row.ts";
 import type { Stage } from "./stage.ts";
 
@@ -119,7 +119,10 @@ export class Runner {
     const { given } = this.#options;
     if (given !== undefined) return this.#measure(row, { urls: [given.url], pids: given.pid === undefined ? [] : [given.pid] });
     await using started = await this.#stage.startGateways(row.gateway ?? {});
-    return await this.#measure(row, servedBy(started.gateways));
+    const measured = await this.#measure(row, servedBy(started.gateways));
+    if (measured.result.errors === 0) return measured;
+    const warnings = await Promise.all(started.gateways.map((gateway) => gateway.warnings()));
+    return { ...measured, result: { ...measured.result, examples: [...measured.result.examples, ...warnings.flat()] } };
   }
 
   async #measure(row: LoadRow, { urls, pids }: Served): Promise<{ figures: Figures; facts: Facts; result: LoadResult }> {
@@ -129,12 +132,20 @@ export class Runner {
       if (result.errors > 0) throw new Error(`media could not be made known: ${result.examples.join("; ")}`);
     }
     const probes = await Promise.all((row.probes ?? []).map((kind) => this.#probe(kind, row)));
-    const measured = await measureLoad(spec, pids, async () => void (await Promise.all(probes.map((probe) => probe.begin()))));
-    const facts = await Promise.all(probes.map((probe) => probe.end(measured.result.requests)));
-    return { ...measured, facts: Object.assign({}, ...facts) as Facts };
+    let requests = Number.NaN;
+    const ended = (): Promise<Facts[]> => Promise.all(probes.map((probe) => probe.end(requests)));
+    try {
+      const measured = await measureLoad(spec, pids, async () => void (await Promise.all(probes.map((probe) => probe.begin()))));
+      ({ requests } = measured.result);
+      return { ...measured, facts: Object.assign({}, ...(await ended())) as Facts };
+    } catch (error) {
+      await ended();
+      throw error;
+    }
   }
 
   async #probe(kind: ProbeKind, row: LoadRow): Promise<Probe> {
+    if (kind === "homeserver") return homeserverProbe(await this.#stage.homeserver());
     if (kind === "redis") return redisProbe(await this.#stage.redis());
     return scansProbe(await this.#stage.homeserver(), await this.#stage.scanner(scannerOf(row)));
   }

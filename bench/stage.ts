@@ -11,7 +11,7 @@ import { endChild, nextMessage, startChild } from "./child.ts";
 import { Gateway, type Settings, merge } from "./gateway.ts";
 import type { HomeserverCounts } from "./homeserver.ts";
 import type { IcapCounts } from "./instant-icap.ts";
-import { type CommandCounts, parseCommandStats } from "./redis-commands.ts";
+import { type CommandCounts, parseCommandStats, parseMemoryStats } from "./redis-stats.ts";
 import type { GatewaySetup, Scanner } from "./row.ts";
 
 export interface HomeserverPeer {
@@ -31,7 +31,7 @@ export interface RedisPeer {
   readonly empty: () => Promise<void>;
   /** Since it was started. */
   readonly commands: () => Promise<CommandCounts>;
-  /** How many values there are, and how many bytes Redis has taken. */
+  /** How many values there are, and how many bytes they take with their names and tables. */
   readonly keys: () => Promise<number>;
   readonly memory: () => Promise<number>;
 }
@@ -142,7 +142,7 @@ export class Stage implements AsyncDisposable {
       empty: async () => void (await client.flushall()),
       commands: async () => parseCommandStats(await client.info("commandstats")),
       keys: () => client.dbsize(),
-      memory: async () => Number(/^used_memory:(\d+)/m.exec(await client.info("memory"))?.[1]),
+      memory: async () => parseMemoryStats(await client.call("memory", "stats")),
     };
   }
 

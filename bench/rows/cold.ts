@@ -2,7 +2,7 @@
 import type { Group } from "../row.ts";
 import { KIB, MIB } from "./sizes.ts";
 
-const COLD = { connections: 32, ceilings: ["homeserver", "icap"] } as const;
+const COLD = { connections: 32, ceilings: ["homeserver", "icap"], probes: ["homeserver"] } as const;
 
 export const cold: Group = {
   name: "cold",

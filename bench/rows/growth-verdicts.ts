@@ -13,7 +13,9 @@ import { KIB } from "./sizes.ts";
 const ASKED = 1000;
 /** Writes to Redis at once. */
 const BATCH = 250;
-const CONNECT_ATTEMPTS = 500;
+/** Batches in vain, one after another, and milliseconds between them: it is not connected at once. */
+const ATTEMPTS = 500;
+const PAUSE = 20;
 const DAY = 24 * 60 * 60 * 1000;
 const QUIET: RedisRecordsOptions["log"] = { info: () => undefined, warn: () => undefined };
 
@@ -53,30 +55,26 @@ async function measure(stage: Stage, setup: GatewaySetup, verdicts: number): Pro
   };
 }
 
-/** A source and its verdict each, of media of one piece. Resolves to the bytes that they take. @throws Error when they are not all there */
+/**
+ * A source and its verdict each, of media of one piece. What is written while Redis is busy may be lost, and is then made up for.
+ * Resolves to the bytes that they take. @throws Error when Redis keeps nothing for long
+ */
 async function fill(redis: RedisPeer, verdicts: number): Promise<number> {
+  const before = { keys: await redis.keys(), memory: await redis.memory() };
+  const wanted = before.keys + 2 * verdicts;
   const ttl = { clean: DAY, infected: DAY };
   using records = new RedisRecords({ connection: { url: redis.url }, keyPrefix: "mig:", secret: randomBytes(32), log: QUIET });
   await using store = new RedisVerdictStore({ records, ttl, maxEntries: 1 });
-  await connected(redis, store);
-  const before = { keys: await redis.keys(), memory: await redis.memory() };
-  for (let done = 0; done < verdicts; done += BATCH) {
-    await Promise.all(Array.from({ length: Math.min(BATCH, verdicts - done) }, () => remember(store)));
+  for (let keys = before.keys, vain = 0; keys < wanted;) {
+    const batch = Math.min(BATCH, Math.ceil((wanted - keys) / 2));
+    await Promise.all(Array.from({ length: batch }, () => remember(store)));
+    const now = await redis.keys();
+    vain = now > keys ? 0 : vain + 1;
+    if (vain === ATTEMPTS) throw new Error("Redis keeps nothing");
+    if (vain > 0) await sleep(PAUSE);
+    keys = now;
   }
-  const there = (await redis.keys()) - before.keys;
-  if (there < 2 * verdicts) throw new Error(`${there} values are in Redis instead of ${2 * verdicts}`);
   return (await redis.memory()) - before.memory;
-}
-
-/** Until then what is written is lost, as it may be: resolves when it is not. @throws Error when that takes too long */
-async function connected(redis: RedisPeer, store: RedisVerdictStore): Promise<void> {
-  const keys = await redis.keys();
-  for (let attempt = 0; attempt < CONNECT_ATTEMPTS; attempt += 1) {
-    await remember(store);
-    if ((await redis.keys()) > keys) return;
-    await sleep(10);
-  }
-  throw new Error("Redis keeps nothing");
 }
 
 async function remember(store: RedisVerdictStore): Promise<void> {

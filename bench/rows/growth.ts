@@ -24,7 +24,8 @@ function connectionsRow(kind: "cold" | "repeated", connections: number): LoadRow
   return {
     name: `growth-connections-${kind}-${connections}`,
     title: `download 10 KiB, ${kind}`,
-    gateway: {},
+    // More wait for their turn than there is room for by default.
+    gateway: { settings: { scan: { max_queued: 2000 } } },
     endpoint: "download",
     size: 10 * KIB,
     ...(kind === "cold" ? {} : { media: 16 }),

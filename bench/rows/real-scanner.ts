@@ -8,8 +8,8 @@ const REAL = {
   ceilings: ["homeserver", "icap"],
   gateway: {
     scanner: "real",
-    // What clamd is set up for. Its size is not proven meanwhile, which costs seconds of its time; c-icap has 32 threads here.
-    settings: { scan: { max_file_size: "100MiB" } },
+    // What clamd is set up for, however long it takes. Its size is not proven meanwhile, which costs seconds of its time; c-icap has 32 threads here.
+    settings: { scan: { max_file_size: "100MiB", wait: "10m", timeout: "10m" } },
     service: { prove_size: false, max_connections: 20 },
   },
 } as const;

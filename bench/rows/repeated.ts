@@ -2,7 +2,7 @@
 import type { Group } from "../row.ts";
 import { KIB, MIB } from "./sizes.ts";
 
-const REPEATED = { connections: 32, media: 16, ceilings: ["homeserver"] } as const;
+const REPEATED = { connections: 32, media: 16, ceilings: ["homeserver"], probes: ["homeserver"] } as const;
 
 export const repeated: Group = {
   name: "repeated",
