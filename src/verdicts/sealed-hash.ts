@@ -75,7 +75,11 @@ export class SealedHash<T> {
     for (let count = 0; count < LIMITS.pages; count += 1) {
       const from = cursor;
       const page = await this.#page(from, this.#pages.get(from));
-      if (page === undefined) return undefined;
+      if (page === undefined) {
+        // The next try begins anew, but opens none of these again.
+        if (pages.size > this.#pages.size) this.#pages = pages;
+        return undefined;
+      }
       onProgress();
       pages.set(from, page);
       ({ cursor } = page);

@@ -171,9 +171,9 @@ describe("a hash of records", () => {
   });
 });
 
-describe("an exchange", () => {
-  const atLeast = (least: number) => (there: number) => there >= least;
+const atLeast = (least: number) => (there: number) => there >= least;
 
+describe("an exchange", () => {
   it("replaces what is older or not ours, and nothing that is to stand", async () => {
     const hash = numbers(await instance());
     expect(await hash.exchange("a", 5, undefined, atLeast(5))).toBe("set");
@@ -190,14 +190,14 @@ describe("an exchange", () => {
   });
 
   it("leaves the newest of all that are written at once", async () => {
-    const hashes = [numbers(await instance()), numbers(await instance())];
+    const [one, other] = [numbers(await instance()), numbers(await instance())];
     for (let round = 0; round < 20; round += 1) {
-      const numbers = Array.from({ length: 8 }, (_, n) => n).toSorted(() => Math.random() - 0.5);
+      const shuffled = Array.from({ length: 8 }, (_, n) => n).toSorted(() => Math.random() - 0.5);
       const results = await Promise.all(
-        numbers.map((number, index) => hashes[index % 2]?.exchange(`${round}`, number, undefined, atLeast(number))),
+        shuffled.map((number, index) => (index % 2 === 0 ? one : other).exchange(`${round}`, number, undefined, atLeast(number))),
       );
       expect(results).not.toContain("away");
-      expect(await hashes[0]?.get(`${round}`)).toEqual({ record: 7 });
+      expect(await one.get(`${round}`)).toEqual({ record: 7 });
     }
   });
 
