@@ -105,6 +105,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
     }),
     spool: () => spools.usage(),
     mediaMemory: () => memory.taken,
+    ...(stores.redis === undefined ? {} : { redis: stores.redis }),
   });
 
   let closing = false;

@@ -7,7 +7,7 @@ import type { Metrics } from "./observability/metrics.ts";
 import { VerdictKeys } from "./verdicts/keys.ts";
 import { MemoryVerdictStore } from "./verdicts/memory.ts";
 import { BlockList } from "./verdicts/overrides-block-list.ts";
-import { FileOverrides } from "./verdicts/overrides-file.ts";
+import { FileOverrides, overridesIn } from "./verdicts/overrides-file.ts";
 import { SharedOverrides } from "./verdicts/overrides-shared.ts";
 import { type OverrideSource, Overrides } from "./verdicts/overrides.ts";
 import type { RedisConnectionOptions } from "./verdicts/redis-connection.ts";
@@ -23,6 +23,8 @@ export interface Stores extends AsyncDisposable {
   readonly verdicts: VerdictStore;
   readonly overrides: Overrides;
   readonly sharing: Sharing;
+  /** Whether Redis can be used, and other instances are heard; undefined where there is none. */
+  readonly redis: (() => RedisRecords["status"]) | undefined;
   /** What instances with one Redis tell each other of their scanners. */
   readonly shared: { readonly proofs: SharedProvenSizes; readonly doubts: RedisDoubts } | undefined;
 }
@@ -30,8 +32,8 @@ export interface Stores extends AsyncDisposable {
 /** Milliseconds that other instances may rely on a proven size; the instance that found it proves it again before that. */
 const PROOF_LIFETIME = 24 * 60 * 60 * 1000;
 
-/** Milliseconds. */
-const FIRST_READ = 2000;
+/** Milliseconds that a start waits for overrides: while Redis is silent, and in all. */
+const FIRST_READ = { patience: 2000, limit: 60_000 };
 
 /** @throws KeyFileError */
 export function openRequestKeys({ crypto }: Config): Promise<RequestKeys> {
@@ -83,15 +85,7 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
   const ttl = ttlsOf(config);
   const options = { maxEntries: cache.max_size, ttl };
   const verdicts = opened.use(records === undefined ? new MemoryVerdictStore(options) : new RedisVerdictStore({ ...options, records }));
-  const sources: OverrideSource[] = [];
-  const byHand =
-    records === undefined
-      ? await FileOverrides.open({ path: cache.overrides_path, secret: derive("overrides"), keys, log })
-      : await openSharedOverrides(records, keys, log);
-  sources.push(opened.use(byHand));
-  if (cache.blocked_hashes_path !== undefined) {
-    sources.push(opened.use(await BlockList.open({ path: cache.blocked_hashes_path, keys, log })));
-  }
+  const overrides = opened.use(await openOverrides(config, derive, keys, records, log));
   const sharing = records && opened.use(new RedisSharing({ records, patience: 2 * config.scan.timeout }));
   const shared = records && {
     proofs: new SharedProvenSizes(records, derive("proven sizes"), PROOF_LIFETIME),
@@ -101,18 +95,41 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
   return {
     keys,
     verdicts,
-    overrides: new Overrides(sources),
+    overrides,
     sharing: sharing ?? new LocalSharing(),
+    redis: records && (() => records.status),
     shared,
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
 }
 
 /** Nothing is served before what is blocked has been read, or Redis has not answered for a while. */
-async function openSharedOverrides(records: RedisRecords, keys: VerdictKeys, log: Logger): Promise<SharedOverrides> {
-  const overrides = new SharedOverrides({ records, keys, log });
-  await overrides.firstRead(AbortSignal.timeout(FIRST_READ));
-  return overrides;
+async function openOverrides(
+  { result_cache: cache }: Config,
+  derive: DeriveSecret,
+  keys: VerdictKeys,
+  records: RedisRecords | undefined,
+  log: Logger,
+): Promise<Overrides> {
+  await using opened = new AsyncDisposableStack();
+  const sources: OverrideSource[] = [];
+  const { blocked_hashes_path: list, overrides_path: path } = cache;
+  if (list !== undefined) sources.push(opened.use(await BlockList.open({ path: list, keys, log })));
+  const file = { path, secret: derive("overrides"), keys, log };
+  if (records === undefined) sources.push(opened.use(await FileOverrides.open(file)));
+  else {
+    const left = await overridesIn(file);
+    const shared = opened.use(new SharedOverrides({ records, keys, log }));
+    sources.push(shared);
+    if (left.length > 0) {
+      await shared.adopt(left);
+      log.info({ path, overrides: left.length }, "overrides in the file, from before there was Redis, are taken over into it");
+    }
+    await shared.firstRead(AbortSignal.timeout(FIRST_READ.limit), FIRST_READ.patience);
+  }
+  // They are closed with the whole from here on.
+  opened.move();
+  return new Overrides(sources);
 }
 
 export function ttlsOf({ result_cache: { ttl, clean_ttl: clean = ttl, infected_ttl: infected = ttl } }: Config): {

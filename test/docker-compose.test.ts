@@ -2,10 +2,12 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { describe, expect, it } from "vitest";
+import { Redis } from "ioredis";
 import { parse } from "yaml";
 import { loadConfig } from "../src/config/load.ts";
 import { buildCanary } from "../src/scan/canary-samples.ts";
 import { VIRUS_SCAN } from "./support/peers/c-icap.ts";
+import { startRedis } from "./support/peers/redis.ts";
 
 interface Service {
   readonly image: string;
@@ -115,13 +117,26 @@ describe("docker-compose.yml", () => {
     for (const name of ["c-icap", "clamd", "redis"]) expect(service(name).networks).toEqual(["scanning"]);
   });
 
-  it("Redis is bounded, drops what expires first, and writes nothing to disk", () => {
+  it("Redis is bounded, and keeps what operators decided: when memory is short, and when it is killed", async () => {
     const command = service("redis").command ?? [];
-    const after = (option: string): string | undefined => command[command.indexOf(option) + 1];
-    expect(bytes(after("--maxmemory") ?? "")).toBeGreaterThan(0);
-    expect(after("--maxmemory-policy")).toBe("volatile-ttl");
-    expect(after("--save")).toBe("");
-    expect(after("--appendonly")).toBe("no");
+    const after = (option: string): string => command[command.indexOf(option) + 1] ?? expect.fail(`no ${option}`);
+    expect(bytes(after("--maxmemory"))).toBeGreaterThan(0);
+    expect(service("redis").volumes).toEqual(["redis-data:/data"]);
+    const [policy, appendonly] = [after("--maxmemory-policy"), after("--appendonly")];
+    await using server = await startRedis({ settings: { maxmemory: "4mb", "maxmemory-policy": policy, appendonly } });
+    const redis = new Redis(server.port, server.host, { retryStrategy: () => 20, maxRetriesPerRequest: null });
+    redis.on("error", () => undefined);
+    try {
+      await redis.hset("mig:overrides", "block:x", "sealed");
+      await redis.set("mig:verdict:0", "x", "PX", 86_400_000);
+      for (let n = 1; n <= 40; n += 1) await redis.set(`mig:verdict:${n}`, Buffer.alloc(100_000), "PX", 86_400_000);
+      expect(Number(/evicted_keys:(\d+)/.exec(await redis.info("stats"))?.[1])).toBeGreaterThan(0);
+      await server.kill();
+      await server.restart();
+      expect(await redis.hgetall("mig:overrides")).toEqual({ "block:x": "sealed" });
+    } finally {
+      redis.disconnect();
+    }
   });
 
   it("c-icap and clamd share the socket that both configurations name", () => {

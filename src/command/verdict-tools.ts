@@ -14,6 +14,11 @@ export interface KeptOverride {
   readonly expiresAt?: number;
 }
 
+export interface KeptOverrides {
+  readonly records: readonly KeptOverride[];
+  readonly problems: readonly string[];
+}
+
 /** What scanners said, as it is remembered under the configuration's policy. */
 export type RememberedVerdict = { readonly stamps?: Readonly<Record<string, { readonly tag: string; readonly at: number }>> } & (
   | { readonly outcome: "clean" }
@@ -28,7 +33,9 @@ export type RememberedVerdict = { readonly stamps?: Readonly<Record<string, { re
 export interface VerdictTools extends AsyncDisposable {
   readonly overrides: {
     /** What counts now, and what is wrong with the rest. */
-    read(): Promise<{ readonly records: readonly KeptOverride[]; readonly problems: readonly string[] }>;
+    read(): Promise<KeptOverrides>;
+    /** The same of one content. */
+    readOf(sha256: Buffer): Promise<KeptOverrides>;
     /** Resolves once it is kept, and gateways have been told. */
     write(sha256: Buffer, change: Pick<KeptOverride, "kind" | "reason" | "expiresAt">): Promise<void>;
   };

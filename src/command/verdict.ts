@@ -173,7 +173,7 @@ async function hashOf(path: string): Promise<Buffer> {
 }
 
 async function run(task: Task, tools: VerdictTools): Promise<number> {
-  const { records, problems } = await tools.overrides.read();
+  const { records, problems } = await (task.command === "list" ? tools.overrides.read() : tools.overrides.readOf(task.sha256));
   for (const problem of problems) process.stderr.write(`${printable(problem)} (warning)\n`);
   switch (task.command) {
     case "list": {
@@ -202,7 +202,7 @@ async function knowledgeOf(
   const hex = sha256.toString("hex");
   return {
     sha256: hex,
-    overrides: records.filter((record) => record.sha256 === hex),
+    overrides: records,
     listed: await tools.isListed?.(sha256),
     verdict: await tools.lookup?.(sha256, asker),
     isShared: tools.lookup !== undefined,
@@ -218,7 +218,7 @@ async function change(
   const hex = sha256.toString("hex");
   const stillListed = command !== "block" && (await tools.isListed?.(sha256)) === true;
   // It would lie in wait until the block is over.
-  if (command === "allow" && (stillListed || records.some((record) => record.kind === "block" && record.sha256 === hex))) {
+  if (command === "allow" && (stillListed || records.some((record) => record.kind === "block"))) {
     const way = stillListed ? "take it from the list of blocked hashes first" : "forget that first";
     process.stderr.write(`matrix-icap-gateway: ${hex} is blocked, and a block wins over everything: ${way}\n`);
     return 2;

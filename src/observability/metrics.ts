@@ -84,6 +84,8 @@ export interface MetricSources {
   /** Bytes taken. */
   readonly spool: () => { readonly memory: number; readonly disk: number };
   readonly mediaMemory: () => number;
+  /** Where there is one. */
+  readonly redis?: () => { readonly usable: boolean; readonly listening: boolean };
 }
 
 /** One server of a scanner that has several. */
@@ -250,6 +252,13 @@ function observeSources(registry: Registry, sources: MetricSources): void {
   gauge("mig_replica_proven_size_bytes", "Up to which size a replica has proved that it scans", ["scanner", "replica"], () =>
     replicas().flatMap(({ labels, provenSize }) => (provenSize === undefined ? [] : [[labels, provenSize] as const])),
   );
+  const { redis } = sources;
+  if (redis !== undefined) {
+    gauge("mig_redis_up", "1 while Redis answers and keeps what it is given, else 0", [], () => [[{}, redis().usable ? 1 : 0]]);
+    gauge("mig_redis_listening", "1 while messages of other instances are heard through Redis, else 0", [], () => [
+      [{}, redis().listening ? 1 : 0],
+    ]);
+  }
   gauge("mig_requests", "Requests at work (active) and waiting for their turn (queued)", ["state"], () => {
     const { active, queued } = sources.requests();
     return Object.entries({ active, queued }).map(([state, number]) => [{ state }, number] as const);

@@ -8,14 +8,14 @@ export const MIN_SECRET_BYTES = 16;
  * HMAC-SHA-256 over a purpose and parts. Each is preceded by its length, so no two lists of parts, and no two purposes, are the same message.
  */
 export function keyedDigest(secret: Buffer, purpose: string, parts: readonly (string | Buffer)[]): Buffer {
-  const hmac = createHmac("sha256", secret);
+  const pieces: Buffer[] = [];
   for (const part of [purpose, ...parts]) {
     const bytes = typeof part === "string" ? Buffer.from(part) : part;
     const length = Buffer.alloc(4);
     length.writeUInt32BE(bytes.length);
-    hmac.update(length).update(bytes);
+    pieces.push(length, bytes);
   }
-  return hmac.digest();
+  return createHmac("sha256", secret).update(Buffer.concat(pieces)).digest();
 }
 
 /** @throws RangeError when the secret is too short to keep anything secret. */

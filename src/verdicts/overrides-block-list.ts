@@ -40,10 +40,14 @@ interface List {
   readonly at: number;
 }
 
-/** The list is always a whole one: a version that can't be read, or that holds anything else, changes nothing. */
+/**
+ * The list is always a whole one: a version that can't be read, or that holds anything else, changes nothing. Nor does one that names nothing, where the
+ * list before it did: that is what a download that fails leaves behind.
+ */
 export class BlockList implements OverrideSource {
   readonly #path: string;
   readonly #keys: VerdictKeys;
+  readonly #log: StoreLog;
   readonly #problems: StandingProblems;
   readonly #closed = new AbortController();
   #list: List;
@@ -55,6 +59,7 @@ export class BlockList implements OverrideSource {
   private constructor({ path, keys, log }: BlockListOptions, list: List) {
     this.#path = path;
     this.#keys = keys;
+    this.#log = log;
     this.#problems = new StandingProblems(log);
     this.#list = list;
   }
@@ -65,6 +70,7 @@ export class BlockList implements OverrideSource {
       const signature = await signatureOf(options.path);
       const list = await readList(options.path, options.keys);
       const blockList = new BlockList(options, list);
+      options.log.info({ path: options.path, hashes: list.digests.size }, "the list of blocked hashes is read");
       blockList.#done = signature;
       blockList.#watch = new FileWatch(() => blockList.#look());
       return blockList;
@@ -103,8 +109,12 @@ export class BlockList implements OverrideSource {
       this.#seen = signature;
       // A file that is being written is left alone until nothing more comes.
       if (signature !== undefined && (signature === this.#done || !settled)) return;
-      this.#list = await readList(this.#path, this.#keys, this.#closed.signal);
+      const list = await readList(this.#path, this.#keys, this.#closed.signal);
+      const [before, now] = [this.#list.digests.size, list.digests.size];
+      if (now === 0 && before > 0) throw new MalformedListError(": names nothing any more; if that is meant, start the gateway anew");
+      this.#list = list;
       this.#done = signature;
+      this.#log.info({ path: this.#path, before, hashes: now }, "the list of blocked hashes is read anew");
       this.#problems.set([]);
     } catch (error) {
       if (this.#closed.signal.aborted) return;

@@ -7,6 +7,7 @@ const WIDTH = 16;
 export class DigestSet {
   readonly #slots: Buffer;
   readonly #mask: number;
+  #size = 0;
 
   /** @param most digests that will be put in */
   constructor(most: number) {
@@ -18,7 +19,14 @@ export class DigestSet {
   /** @param digest in base64url */
   add(digest: string): void {
     const bytes = Buffer.from(digest, "base64url");
-    bytes.copy(this.#slots, this.#find(bytes), 0, WIDTH);
+    const at = this.#find(bytes);
+    if (this.#isFree(at)) this.#size += 1;
+    bytes.copy(this.#slots, at, 0, WIDTH);
+  }
+
+  /** How many there are, each counted once. */
+  get size(): number {
+    return this.#size;
   }
 
   has(digest: string): boolean {

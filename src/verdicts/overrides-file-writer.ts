@@ -7,9 +7,10 @@ import { codeOf } from "../errors.ts";
 import type { VerdictKeys } from "./keys.ts";
 import { readOverridesFile, whyUnusable } from "./overrides-file.ts";
 import { MAX_FILE_BYTES, OverridesFormat, type SealedLine } from "./overrides-format.ts";
-import { fieldName, MAX_OVERRIDES, type OverrideChange, OverrideLedger } from "./overrides-ledger.ts";
+import { fieldName, MAX_OVERRIDES, type OverrideChange, OverrideLedger, type OverrideRecord } from "./overrides-ledger.ts";
+import { asideWords, learnAll } from "./overrides-learning.ts";
 import { lockFile } from "./overrides-lock.ts";
-import { counted, setAside } from "./overrides-problems.ts";
+import { counted } from "./overrides-problems.ts";
 import { earlyError, type KeptOverrides, type OverrideWriter } from "./overrides-writer.ts";
 import { OverrideError } from "./overrides.ts";
 
@@ -27,8 +28,8 @@ const PATIENCE = 10_000;
 
 interface Contents {
   readonly ledger: OverrideLedger;
-  /** Of overrides that count, by the name they are kept under. */
-  readonly lines: ReadonlyMap<string, string>;
+  /** Of overrides, as they stand in the file. */
+  readonly lines: ReadonlyMap<OverrideRecord, string>;
   readonly early: readonly SealedLine[];
   /** What can't be read, is from the future, or is too much: not ours to throw away. */
   readonly others: readonly string[];
@@ -55,6 +56,12 @@ export class OverrideFileWriter implements OverrideWriter {
     return { records: Array.from(ledger.standing(), ({ record }) => record), problems };
   }
 
+  async readOf(sha256: Buffer): Promise<KeptOverrides> {
+    const hex = sha256.toString("hex");
+    const { records, problems } = await this.read();
+    return { records: records.filter((record) => record.sha256 === hex), problems };
+  }
+
   async write(sha256: Buffer, change: OverrideChange): Promise<void> {
     try {
       // Where the name is a link, the file that it leads to is replaced, and not the link.
@@ -78,10 +85,10 @@ export class OverrideFileWriter implements OverrideWriter {
     if (newer !== undefined) throw earlyError(newer.record, `line ${newer.number} of ${this.#path}`);
     const record = ledger.recordOf(digest, sha256, change);
     if (ledger.learn(digest, record) !== "new") throw this.#full();
-    const kept = Array.from(ledger.standing(), (one) => {
-      const field = fieldName(one.record.kind, one.digest);
-      return one.record === record ? this.#format.seal(field, record) : (lines.get(field) ?? "");
-    });
+    const kept = Array.from(
+      ledger.standing(),
+      (one) => lines.get(one.record) ?? this.#format.seal(fieldName(one.record.kind, one.digest), one.record),
+    );
     const text = this.#format.print([...others, ...kept]);
     if (text.length > MAX_FILE_BYTES) throw this.#full();
     return text;
@@ -95,19 +102,12 @@ export class OverrideFileWriter implements OverrideWriter {
     try {
       const file = await this.#format.parse((await readOverridesFile(path)) ?? Buffer.alloc(0));
       const ledger = new OverrideLedger(this.#now, this.#most);
-      const lines = new Map<string, string>();
-      const early: SealedLine[] = [];
-      const unplaced: SealedLine[] = [];
-      for (const sealed of file.overrides) {
-        const learned = ledger.learn(sealed.digest, sealed.record);
-        if (learned === "new") lines.set(fieldName(sealed.record.kind, sealed.digest), sealed.line);
-        if (learned === "early") early.push(sealed);
-        if (learned === "no_room") unplaced.push(sealed);
-      }
-      const problems = setAside(early.length, unplaced.length, this.#most).map((problem) => `${path}: ${problem}`);
+      const aside = await learnAll(ledger, file.overrides);
+      const lines = new Map(file.overrides.map(({ record, line }) => [record, line]));
+      const problems = asideWords(aside, this.#most).map((problem) => `${path}: ${problem}`);
       const damaged = file.damaged.map(({ number }) => `${path}:${number}: a damaged line is ignored`);
-      const others = [...file.damaged, ...early, ...unplaced].map(({ line }) => line);
-      return { ledger, lines, early, others, problems: [...damaged, ...problems] };
+      const others = [...file.damaged, ...aside.early, ...aside.unplaced].map(({ line }) => line);
+      return { ledger, lines, early: aside.early, others, problems: [...damaged, ...problems] };
     } catch (error) {
       throw new OverrideError(`${path}: ${whyUnusable(error)}`, { cause: error });
     }

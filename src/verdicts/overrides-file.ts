@@ -3,10 +3,11 @@ import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { codeOf } from "../errors.ts";
 import type { VerdictKeys } from "./keys.ts";
-import { ForeignFileError, MAX_FILE_BYTES, OverridesFormat, type OverridesFile } from "./overrides-format.ts";
+import { ForeignFileError, MAX_FILE_BYTES, OverridesFormat, type OverridesFile, type SealedLine } from "./overrides-format.ts";
 import { fieldName, MAX_CLOCK_SKEW, MAX_OVERRIDES, OverrideLedger } from "./overrides-ledger.ts";
+import { asideWords, learnAll, type SetAside } from "./overrides-learning.ts";
 import { inTurns } from "./overrides-turns.ts";
-import { counted, setAside, StandingProblems } from "./overrides-problems.ts";
+import { counted, StandingProblems } from "./overrides-problems.ts";
 import { FileWatch, signatureOf, whyUnreadable } from "./overrides-watch.ts";
 import { type Override, OverrideError, type OverrideSource } from "./overrides.ts";
 import type { StoreLog } from "./redis-link.ts";
@@ -97,26 +98,19 @@ export class FileOverrides implements OverrideSource {
     // What can't be understood is not read again until it is another.
     this.#signature = signature;
     const file = await this.#format.parse(bytes ?? Buffer.alloc(0));
-    const { early, unplaced } = await this.#learn(file);
+    const aside = await this.#learn(file);
     const lines = file.damaged.slice(0, 3).map(({ number }) => number);
     const missing = await this.#missing(file);
     return [
       ...(lines.length === 0 ? [] : [`${this.#path}:${lines.join(",")}: ${counted(file.damaged.length, "damaged line")} ignored`]),
-      ...setAside(early, unplaced, this.#most).map((problem) => `${this.#path}: ${problem}`),
+      ...asideWords(aside, this.#most).map((problem) => `${this.#path}: ${problem}`),
       ...(missing === 0 ? [] : [`${this.#path}: lacks ${counted(missing, "override")} known here, which will be lost at the next start`]),
     ];
   }
 
-  async #learn({ overrides }: OverridesFile): Promise<{ early: number; unplaced: number }> {
-    const aside = { early: 0, unplaced: 0 };
-    this.#readAgainAt = Infinity;
-    for await (const { digest, record } of inTurns(overrides)) {
-      const learned = this.#ledger.learn(digest, record);
-      if (learned === "no_room") aside.unplaced += 1;
-      if (learned !== "early") continue;
-      aside.early += 1;
-      this.#readAgainAt = Math.min(this.#readAgainAt, record.at - MAX_CLOCK_SKEW);
-    }
+  async #learn({ overrides }: OverridesFile): Promise<SetAside> {
+    const aside = await learnAll(this.#ledger, overrides);
+    this.#readAgainAt = aside.early.reduce((first, { record }) => Math.min(first, record.at - MAX_CLOCK_SKEW), Infinity);
     return aside;
   }
 
@@ -128,6 +122,19 @@ export class FileOverrides implements OverrideSource {
       if ((there.get(fieldName(record.kind, digest)) ?? -1) < record.at) missing += 1;
     }
     return missing;
+  }
+}
+
+/** What a file holds, if it is there; damaged lines are told of in the log. @throws OverrideError when it can't be read, or was written under another secret. */
+export async function overridesIn({ path, secret, keys, log }: FileOverridesOptions): Promise<readonly SealedLine[]> {
+  try {
+    const bytes = await readOverridesFile(path);
+    if (bytes === undefined) return [];
+    const { overrides, damaged } = await new OverridesFormat(secret, keys).parse(bytes);
+    if (damaged.length > 0) log.warn({ path, damaged: damaged.length }, "damaged lines in the file of overrides are ignored");
+    return overrides;
+  } catch (error) {
+    throw new OverrideError(`${path}: ${whyUnusable(error)}`, { cause: error });
   }
 }
 

@@ -31,12 +31,14 @@ export interface OverrideChange {
   readonly expiresAt?: number;
 }
 
-/** Contents that are blocked, allowed or forgotten. With reasons of the longest kind they take some 60 MB. */
+/** Contents that are blocked, allowed or forgotten. With reasons of the longest kind they take some 80 MB. */
 export const MAX_OVERRIDES = 100_000;
 /** UTF-16 code units. */
 export const MAX_REASON = 200;
 /** Milliseconds that another machine's clock may be ahead of this one. */
 export const MAX_CLOCK_SKEW = 5 * 60_000;
+/** Milliseconds after a `forget` in which verdicts are void, too: the clock that stamped them may have been ahead. */
+const FORGET_REACH = 10_000;
 
 /** The latest moment that a Date can hold, and JSON tells exactly. */
 const LATEST = 8.64e15;
@@ -68,7 +70,10 @@ export function digestOf(field: string, record: OverrideRecord, keys: VerdictKey
   return field === fieldName(record.kind, digest) ? digest : undefined;
 }
 
-/** `early`: from a moment that has not come, so nothing could be newer; `no_room`: there are too many. Neither counts. */
+/**
+ * `known`: it tells nothing new, be it that its time was over before. `early`: from a moment that has not come, so nothing could be newer;
+ * `no_room`: there are too many. Neither counts.
+ */
 export type Learned = "new" | "known" | "early" | "no_room";
 
 /** Newer than whatever is made now, as far as this machine's clock tells. */
@@ -76,12 +81,17 @@ export function isEarly(record: OverrideRecord, now: number): boolean {
   return record.at > now + MAX_CLOCK_SKEW;
 }
 
-/** What a process knows. It never forgets a record but for a newer one of the same content and kind. */
+/**
+ * What a process knows. It never forgets a record but for a newer one of the same content and kind, or, when there is no room, with all others of a
+ * content of which nothing stands.
+ */
 export class OverrideLedger {
   readonly #now: () => number;
   readonly #most: number;
   readonly #contents = new Map<string, { [Kind in OverrideKind]?: OverrideRecord }>();
   #allowed = false;
+  /** Before this moment (ms since the epoch), every content has something that stands. */
+  #nextEnd = Infinity;
 
   /** @param now milliseconds since the epoch @param most contents */
   constructor(now: () => number, most = MAX_OVERRIDES) {
@@ -97,7 +107,10 @@ export class OverrideLedger {
     // What is known can be changed and ended, however many there are.
     if (content !== undefined) content[record.kind] = record;
     else if (this.#contents.size < this.#most) this.#contents.set(digest, { [record.kind]: record });
+    else if (!this.#stands(record, undefined)) return "known";
+    else if (this.#makeRoom()) this.#contents.set(digest, { [record.kind]: record });
     else return "no_room";
+    this.#nextEnd = Math.min(this.#nextEnd, record.expiresAt ?? Infinity);
     if (record.kind === "allow") this.#allowed = true;
     return "new";
   }
@@ -116,7 +129,7 @@ export class OverrideLedger {
   }
 
   forgottenAt(digest: string): number {
-    return this.#contents.get(digest)?.forget?.at ?? -Infinity;
+    return (this.#contents.get(digest)?.forget?.at ?? -Infinity) + FORGET_REACH;
   }
 
   /** Of one content and kind; undefined when there is none. */
@@ -139,6 +152,19 @@ export class OverrideLedger {
     const content = this.#contents.get(digest) ?? {};
     const newest = Math.max(...OVERRIDE_KINDS.map((kind) => content[kind]?.at ?? -1));
     return { ...change, sha256: sha256.toString("hex"), at: Math.max(Math.floor(this.#now()), newest + 1) };
+  }
+
+  /** Drops contents of which nothing stands; looks for them only when there may be any. */
+  #makeRoom(): boolean {
+    if (this.#now() < this.#nextEnd) return false;
+    this.#nextEnd = Infinity;
+    for (const [digest, content] of this.#contents) {
+      const records = OVERRIDE_KINDS.flatMap((kind) => content[kind] ?? []);
+      if (records.some((record) => this.#stands(record, content.forget))) {
+        for (const { expiresAt = Infinity } of records) if (expiresAt > this.#now()) this.#nextEnd = Math.min(this.#nextEnd, expiresAt);
+      } else this.#contents.delete(digest);
+    }
+    return this.#contents.size < this.#most;
   }
 
   #stands(record: OverrideRecord, forget: OverrideRecord | undefined): boolean {

@@ -27,11 +27,3 @@ export class StandingProblems {
 export function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
-
-/** What was read and does not count, in words; empty when there is nothing. */
-export function setAside(early: number, unplaced: number, limit: number): string[] {
-  return [
-    ...(early === 0 ? [] : [`${counted(early, "override")} from the future ignored: a clock is wrong`]),
-    ...(unplaced === 0 ? [] : [`${counted(unplaced, "override")} ignored: no more than ${limit} are kept`]),
-  ];
-}

@@ -13,6 +13,8 @@ export interface KeptOverrides {
 export interface OverrideWriter {
   /** @throws OverrideError */
   read(): Promise<KeptOverrides>;
+  /** Those of one content alone. @param sha256 of the decrypted content @throws OverrideError */
+  readOf(sha256: Buffer): Promise<KeptOverrides>;
   /** Resolves once it is kept. @param sha256 of the decrypted content @throws OverrideError */
   write(sha256: Buffer, change: OverrideChange): Promise<void>;
 }

@@ -48,6 +48,7 @@ export class RedisRecords implements Disposable {
   readonly #subscriptions: RedisSubscriptions;
   readonly #fingerprint: Fingerprint;
   readonly #codec: RecordCodec;
+  readonly #hashes: { readonly problem: string | undefined }[] = [];
   #dropped = 0;
   #droppedLogged = -Infinity;
 
@@ -123,11 +124,21 @@ export class RedisRecords implements Disposable {
   }
 
   /**
+   * A hash of records, to be kept: it knows what has not changed since it was last read, and `health` tells of it. To be called once for each.
+   * @param parse gives undefined for what is not sound in this field
+   */
+  hash<T>(name: string, parse: (content: unknown, field: string) => T | undefined): SealedHash<T> {
+    const hash = this.#hash(name, parse);
+    this.#hashes.push(hash);
+    return hash;
+  }
+
+  /**
    * All records of a hash that are ours, sound and not expired, by field. Undefined when that can't be found out; what is not among them may
    * have been removed by anybody.
    */
   async hashEntries<T>(name: string, parse: (content: unknown) => T | undefined): Promise<ReadonlyMap<string, T> | undefined> {
-    return this.#hash(name).entries(parse);
+    return this.#hash(name, parse).entries();
   }
 
   /**
@@ -137,7 +148,7 @@ export class RedisRecords implements Disposable {
    * @returns whether Redis has it now
    */
   async hashSet(name: string, field: string, record: unknown, expiresAt?: number): Promise<boolean> {
-    return this.#hash(name).set(field, record, expiresAt);
+    return this.#hash(name, () => undefined).set(field, record, expiresAt);
   }
 
   /** Whoever can reach Redis reads it, and can send the like: it is a hint and no more. What is longer than 1 KiB is not sent. */
@@ -152,6 +163,21 @@ export class RedisRecords implements Disposable {
    */
   subscribe(channel: string, listener: (message: string) => void, onReconnect: () => void = () => undefined): Disposable {
     return this.#subscriptions.subscribe(this.#key(channel), listener, onReconnect);
+  }
+
+  /** Redis's clock, in ms since the epoch; undefined when it can't be asked. */
+  async time(): Promise<number | undefined> {
+    const answer = await this.#link.ask((redis) => redis.time());
+    if (typeof answer !== "object") return undefined;
+    const [seconds, microseconds] = answer.value;
+    const time = Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+    return Number.isSafeInteger(time) ? time : undefined;
+  }
+
+  /** Whether what is asked of Redis is answered, and done; and whether what other instances say is heard. */
+  get status(): { readonly usable: boolean; readonly listening: boolean } {
+    const { problem, away } = this.#link;
+    return { usable: problem === undefined, listening: !away && this.#subscriptions.problem === undefined };
   }
 
   /** Why other instances with this Redis would not understand what is written here, as far as is known. */
@@ -169,6 +195,7 @@ export class RedisRecords implements Disposable {
         ...(problem === undefined ? [] : [`${problem}; verdicts are kept in this process only`]),
         ...(deaf === undefined ? [] : [deaf]),
         ...this.#fingerprint.problems,
+        ...this.#hashes.flatMap((hash) => hash.problem ?? []),
         ...(dropped ? ["values in Redis fail their check: another instance has another secret, or something else writes there"] : []),
       ],
     };
@@ -202,8 +229,9 @@ export class RedisRecords implements Disposable {
     return { value: lifetime >= 1 && value.length <= MAX_VALUE_BYTES ? value : undefined, lifetime };
   }
 
-  #hash(name: string): SealedHash {
-    return new SealedHash({ link: this.#link, codec: this.#codec, key: this.#key(name), now: this.#now, onDropped: () => this.#drop() });
+  #hash<T>(name: string, parse: (content: unknown, field: string) => T | undefined): SealedHash<T> {
+    const key = this.#key(name);
+    return new SealedHash({ link: this.#link, codec: this.#codec, key, parse, now: this.#now, onDropped: () => this.#drop() });
   }
 
   #key(name: string): string {

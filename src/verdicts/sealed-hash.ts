@@ -1,133 +1,215 @@
-/** Records that belong together and are read as a whole: the fields of a hash in Redis, each sealed under its own name. */
+/** Records that belong together: the fields of a hash in Redis, each sealed under its own name. */
+import { inTurns } from "./overrides-turns.ts";
 import type { RecordCodec } from "./record-codec.ts";
-import type { RedisLink } from "./redis-link.ts";
+import type { LinkAnswer, RedisLink } from "./redis-link.ts";
+import { COMPARE_AND_SET, FIELD, PAGE, readExchange, readField, readPage, REMOVE } from "./sealed-hash-scripts.ts";
 
 /** Whoever can write to Redis decides what is there: no more of it is read, or held, than this. */
 const LIMITS = { fieldBytes: 128, valueBytes: 4096, fields: 350_000, pages: 20_000 };
-const FIELDS_PER_PAGE = 100;
+const FIELDS_PER_PAGE = 500;
 /** Of a record without one: the last moment that a sealed value can name exactly. */
 const NEVER = Number.MAX_SAFE_INTEGER;
 /** Milliseconds that an expired record is left in Redis, for clocks differ. */
 const KEPT_EXPIRED = 24 * 60 * 60_000;
+/** Times that somebody else may have been faster. */
+const EXCHANGES = 10;
 
-/** HSCAN that leaves out what is too long before it is sent: cursor, how many were left out, fields and values in turn. */
-const PAGE = `
-local page = redis.call("hscan", KEYS[1], ARGV[1], "count", ARGV[2])
-local fit, unfit = {}, 0
-for i = 1, #page[2], 2 do
-  local field, value = page[2][i], page[2][i + 1]
-  if #field <= tonumber(ARGV[3]) and #value <= tonumber(ARGV[4]) then
-    fit[#fit + 1] = field
-    fit[#fit + 1] = value
-  else
-    unfit = unfit + 1
-  end
-end
-return {page[1], unfit, fit}`;
-
-/** Whoever has written it anew in the meantime keeps it. */
-const REMOVE = `if redis.call("hget", KEYS[1], ARGV[1]) == ARGV[2] then return redis.call("hdel", KEYS[1], ARGV[1]) end return 0`;
-
-export interface SealedHashOptions {
+export interface SealedHashOptions<T> {
   readonly link: RedisLink;
   readonly codec: RecordCodec;
   readonly key: string;
+  /** Undefined for what is not sound in this field. */
+  readonly parse: (content: unknown, field: string) => T | undefined;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   /** Told of every field that is not what this gateway writes. */
   readonly onDropped: () => void;
 }
 
-export class SealedHash {
-  readonly #options: SealedHashOptions;
+interface Opened<T> {
+  readonly field: string;
+  readonly record: T;
+  readonly expiresAt: number;
+}
 
-  constructor(options: SealedHashOptions) {
+/** What a page held when it was last read. */
+interface Page<T> {
+  readonly mark: string;
+  readonly records: readonly Opened<T>[];
+}
+
+/** What became of a record: `stands` with the one that stays in its place; `away`: Redis could not be asked, or did not keep it. */
+export type Exchange<T> = "set" | "away" | { readonly stands: T };
+
+export class SealedHash<T> {
+  readonly #options: SealedHashOptions<T>;
+  /** By the cursor that they begin at. */
+  #pages: ReadonlyMap<string, Page<T>> = new Map();
+  #problem: string | undefined;
+
+  constructor(options: SealedHashOptions<T>) {
     this.#options = options;
+  }
+
+  /** Why it can't be used though Redis answers, in words for an operator, until all of it could be read again. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   /**
    * All records that are ours, sound and not expired, by field. Undefined when Redis can't be asked, or holds more than can be ours: that says
-   * nothing of what is there. `parse` gives undefined for what is not sound.
+   * nothing of what is there. What has not changed since the last time is neither sent nor opened again.
+   * @param onProgress told of each piece that has been read
    */
-  async entries<T>(parse: (content: unknown) => T | undefined): Promise<ReadonlyMap<string, T> | undefined> {
-    const { link, key, onDropped } = this.#options;
-    const length = await link.ask((redis) => redis.hlen(key));
-    if (length === "away") return undefined;
-    if (length === "wrong type" || length.value > LIMITS.fields) {
+  async entries(onProgress: () => void = () => undefined): Promise<ReadonlyMap<string, T> | undefined> {
+    const { onDropped } = this.#options;
+    const length = await this.length();
+    if (length === undefined) return undefined;
+    if (length > LIMITS.fields) {
       onDropped();
-      return undefined;
+      return this.#unusable(`holds more than ${LIMITS.fields} fields`);
     }
-    const entries = new Map<string, T>();
+    const pages = new Map<string, Page<T>>();
     let cursor = "0";
     let seen = 0;
-    for (let page = 0; page < LIMITS.pages; page += 1) {
+    for (let count = 0; count < LIMITS.pages; count += 1) {
       const from = cursor;
-      const answer = await link.ask((redis) =>
-        redis.callBuffer("eval", PAGE, 1, key, from, FIELDS_PER_PAGE, LIMITS.fieldBytes, LIMITS.valueBytes),
-      );
-      if (answer === "away") return undefined;
-      const found = answer === "wrong type" ? undefined : readPage(answer.value);
-      if (found === undefined) {
-        onDropped();
+      const page = await this.#page(from, this.#pages.get(from));
+      if (page === undefined) {
+        // The next try begins anew, but opens none of these again.
+        if (pages.size > this.#pages.size) this.#pages = pages;
         return undefined;
       }
-      for (let dropped = 0; dropped < Math.min(found.unfit, FIELDS_PER_PAGE); dropped += 1) onDropped();
-      for (const [field, value] of found.fields) {
-        const record = this.#open(field, value, parse);
-        if (record !== undefined) entries.set(field, record);
-      }
-      seen += found.fields.length + found.unfit;
+      onProgress();
+      pages.set(from, page);
+      ({ cursor } = page);
+      seen += page.seen;
       if (seen > LIMITS.fields) break;
-      if (found.cursor === "0") return entries;
-      cursor = found.cursor;
+      if (cursor === "0") {
+        this.#pages = pages;
+        this.#problem = undefined;
+        return this.#standing(pages);
+      }
     }
     onDropped();
-    return undefined;
+    return this.#unusable(`holds more than ${LIMITS.fields} fields`);
+  }
+
+  /** Fields that are there, whatever they hold. */
+  async length(): Promise<number | undefined> {
+    const { link, key } = this.#options;
+    return this.#answered(await link.ask((redis) => redis.hlen(key)), (length) => length);
+  }
+
+  /** One record, if it is ours, sound and not expired; `away`: Redis can't be asked. */
+  async get(field: string): Promise<{ readonly record: T | undefined } | "away"> {
+    const { link, key, onDropped, now } = this.#options;
+    const answer = await link.ask((redis) => redis.callBuffer("eval", FIELD, 1, key, field, LIMITS.valueBytes));
+    const found = this.#answered(answer, readField);
+    if (found === undefined) return "away";
+    if (found === "none") return { record: undefined };
+    const opened = found === "too long" ? undefined : this.#open(field, found);
+    if (opened === undefined) onDropped();
+    return { record: opened !== undefined && opened.expiresAt > now() ? opened.record : undefined };
   }
 
   /** @param expiresAt ms since the epoch. @returns whether Redis has it now */
-  async set(field: string, record: unknown, expiresAt = NEVER): Promise<boolean> {
-    const { link, codec, key } = this.#options;
-    const value = codec.seal(nameOf(key, field), record, Math.floor(expiresAt));
-    if (Buffer.byteLength(field) > LIMITS.fieldBytes || value.length > LIMITS.valueBytes) return false;
-    return typeof (await link.ask((redis) => redis.hset(key, field, value))) === "object";
+  async set(field: string, record: unknown, expiresAt?: number): Promise<boolean> {
+    const { link, key } = this.#options;
+    const value = this.#seal(field, record, expiresAt);
+    return value !== undefined && typeof (await link.ask((redis) => redis.hset(key, field, value))) === "object";
   }
 
-  #open<T>(field: string, value: Buffer, parse: (content: unknown) => T | undefined): T | undefined {
-    const { link, codec, key, now, onDropped } = this.#options;
-    const opened = codec.open(nameOf(key, field), value);
-    const record = opened && parse(opened.content);
-    if (opened === undefined || record === undefined) {
-      onDropped();
-      return undefined;
+  /**
+   * Keeps a record, unless another one that is sound is to stand, be it that it was written in this very moment.
+   * @param expiresAt ms since the epoch
+   */
+  async exchange(field: string, content: unknown, expiresAt: number | undefined, stands: (there: T) => boolean): Promise<Exchange<T>> {
+    const { link, key } = this.#options;
+    const value = this.#seal(field, content, expiresAt);
+    if (value === undefined) return "away";
+    let expected = "";
+    for (let times = 0; times < EXCHANGES; times += 1) {
+      const mark = expected;
+      const answer = await link.ask((redis) => redis.callBuffer("eval", COMPARE_AND_SET, 1, key, field, value, mark, LIMITS.valueBytes));
+      const result = this.#answered(answer, readExchange);
+      if (result === undefined) return "away";
+      if (result === "set") return "set";
+      const there = this.#open(field, result.value);
+      if (there !== undefined && stands(there.record)) return { stands: there.record };
+      expected = result.mark;
     }
-    if (opened.expiresAt > now()) return record;
-    if (opened.expiresAt + KEPT_EXPIRED < now()) void link.ask((redis) => redis.eval(REMOVE, 1, key, field, value));
-    return undefined;
+    return "away";
+  }
+
+  /** The page that begins at a cursor; with the next cursor, and how many fields it has. */
+  async #page(from: string, known: Page<T> | undefined): Promise<(Page<T> & { cursor: string; seen: number }) | undefined> {
+    const { link, key, onDropped } = this.#options;
+    const { fieldBytes, valueBytes } = LIMITS;
+    const answer = await link.ask((redis) =>
+      redis.callBuffer("eval", PAGE, 1, key, from, FIELDS_PER_PAGE, fieldBytes, valueBytes, known?.mark ?? ""),
+    );
+    const found = this.#answered(answer, readPage);
+    if (found === undefined) return undefined;
+    const { cursor, unfit, fit, mark, fields } = found;
+    const seen = fit + unfit;
+    if (fields === "unchanged") return { mark, records: known?.records ?? [], cursor, seen };
+    for (let dropped = 0; dropped < Math.min(unfit, FIELDS_PER_PAGE); dropped += 1) onDropped();
+    const records: Opened<T>[] = [];
+    let removed = 0;
+    for await (const [field, value] of inTurns(fields)) {
+      const opened = this.#open(field, value);
+      if (opened === undefined) onDropped();
+      else if (this.#removeExpired(opened, value)) removed += 1;
+      else records.push(opened);
+    }
+    return { mark: removed === 0 ? mark : "", records, cursor, seen };
+  }
+
+  #standing(pages: ReadonlyMap<string, Page<T>>): ReadonlyMap<string, T> {
+    const now = this.#options.now();
+    const entries = new Map<string, T>();
+    for (const { records } of pages.values()) {
+      for (const { field, record, expiresAt } of records) if (expiresAt > now) entries.set(field, record);
+    }
+    return entries;
+  }
+
+  #removeExpired({ field, expiresAt }: Opened<T>, value: Buffer): boolean {
+    const { link, key, now } = this.#options;
+    if (expiresAt + KEPT_EXPIRED >= now()) return false;
+    void link.ask((redis) => redis.eval(REMOVE, 1, key, field, value));
+    return true;
+  }
+
+  #seal(field: string, record: unknown, expiresAt = NEVER): Buffer | undefined {
+    const { codec, key } = this.#options;
+    const value = codec.seal(nameOf(key, field), record, Math.floor(expiresAt));
+    return Buffer.byteLength(field) > LIMITS.fieldBytes || value.length > LIMITS.valueBytes ? undefined : value;
+  }
+
+  #open(field: string, value: Buffer): Opened<T> | undefined {
+    const { codec, key, parse } = this.#options;
+    const opened = codec.open(nameOf(key, field), value);
+    const record = opened && parse(opened.content, field);
+    return opened === undefined || record === undefined ? undefined : { field, record, expiresAt: opened.expiresAt };
+  }
+
+  /** What was answered, as it is read; undefined when nothing was, or what is no answer to it. */
+  #answered<Answer, Result>(answer: LinkAnswer<Answer>, read: (value: Answer) => Result | undefined): Result | undefined {
+    if (answer === "away") return undefined;
+    const result = answer === "wrong type" ? undefined : read(answer.value);
+    if (result !== undefined) return result;
+    this.#options.onDropped();
+    return this.#unusable("is no hash");
+  }
+
+  #unusable(what: string): undefined {
+    this.#problem = `${this.#options.key} in Redis ${what}: something else writes there; look at it, and delete it`;
   }
 }
 
 /** No key of ours has a NUL: no field passes for another hash's, or for a key. */
 function nameOf(key: string, field: string): string {
   return `${key}\0${field}`;
-}
-
-interface Page {
-  readonly cursor: string;
-  readonly unfit: number;
-  readonly fields: readonly (readonly [string, Buffer])[];
-}
-
-function readPage(answer: unknown): Page | undefined {
-  if (!Array.isArray(answer)) return undefined;
-  const [cursor, unfit, fit]: unknown[] = answer;
-  if (!Buffer.isBuffer(cursor) || !/^\d{1,20}$/.test(cursor.toString()) || typeof unfit !== "number" || !Array.isArray(fit))
-    return undefined;
-  const fields: [string, Buffer][] = [];
-  for (let at = 0; at < fit.length; at += 2) {
-    const [field, value]: unknown[] = fit.slice(at, at + 2);
-    if (!Buffer.isBuffer(field) || !Buffer.isBuffer(value)) return undefined;
-    fields.push([field.toString(), value]);
-  }
-  return { cursor: cursor.toString(), unfit, fields };
 }

@@ -47,6 +47,7 @@ describe("metrics", () => {
       requests: () => ({ active: 2, queued }),
       spool: () => ({ memory: 1, disk: 4096 }),
       mediaMemory: () => 77,
+      redis: () => ({ usable: ready, listening: !ready }),
     });
 
     expect(await samples(metrics)).toEqual(
@@ -56,6 +57,8 @@ describe("metrics", () => {
         'mig_replica_state{scanner="antivirus",replica="icap://one/x",state="up"} 0',
         'mig_replica_state{scanner="antivirus",replica="icap://two/x",state="broken"} 1',
         'mig_replica_proven_size_bytes{scanner="antivirus",replica="icap://one/x"} 1024',
+        "mig_redis_up 0",
+        "mig_redis_listening 1",
         'mig_requests{state="active"} 2',
         'mig_requests{state="queued"} 0',
         'mig_spool_bytes{place="disk"} 4096',

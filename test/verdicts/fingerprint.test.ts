@@ -38,13 +38,14 @@ async function instance(options: { readonly secret?: Buffer; readonly publicKey?
   return { records, logged };
 }
 
-/** Commands are answered in their order, and comparing takes two. */
+/** Commands are answered in their order, and comparing takes four. */
 async function compared(records: RedisRecords): Promise<void> {
-  await records.get("anything", () => undefined);
-  await records.get("anything", () => undefined);
+  for (let command = 0; command < 4; command += 1) await records.get("anything", () => undefined);
 }
 
-const anotherSecret = expect.stringMatching(/^an instance with the same Redis and key prefix has another secret/);
+const anotherSecret = expect.stringMatching(
+  /^an instance with the same Redis and key prefix has another secret.*\(if there is none, delete mig:fingerprint(?:-other)? in Redis\)$/,
+);
 const anotherKey = expect.stringMatching(/^an instance with the same Redis and key prefix has another public key/);
 
 describe("the fingerprint", () => {
@@ -67,8 +68,42 @@ describe("the fingerprint", () => {
       await expect.poll(() => records.health()).toEqual({ degraded: false, problems: told });
       expect(logged).toEqual(told);
     }
-    expect(await raw.keys("mig:*")).toEqual(["mig:fingerprint"]);
+    expect((await raw.keys("mig:*")).toSorted()).toEqual(["mig:fingerprint", "mig:fingerprint-other"]);
     expect(await raw.get("mig:fingerprint")).not.toContain(secret.toString("base64url"));
+    expect(await raw.pttl("mig:fingerprint-other")).toBeGreaterThan(0);
+  });
+
+  it("tells the instance that was there first, too, as long as another one is", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval"] });
+    const first = await instance({ publicKey: "key" });
+    const other = await instance({ secret: randomBytes(32), publicKey: "other key" });
+    vi.advanceTimersByTime(MINUTE);
+    for (const { records, logged } of [first, other]) {
+      await expect.poll(() => records.health()).toEqual({ degraded: false, problems: [anotherSecret, anotherKey] });
+      expect(logged).toEqual([anotherSecret, anotherKey]);
+    }
+    // Who came later is the one whose commands nobody would heed.
+    expect(first.records.conflict).toBeUndefined();
+    expect(other.records.conflict).toEqual(anotherSecret);
+    other.records[Symbol.dispose]();
+    await raw.del("mig:fingerprint-other");
+    vi.advanceTimersByTime(MINUTE);
+    await expect.poll(() => first.records.health().problems).toEqual([]);
+  });
+
+  it("in the place for others means nothing when it is none, and no more than a hint when it is", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval"] });
+    const { records } = await instance();
+    for (const planted of ["", "planted", "x".repeat(100_000)]) {
+      await raw.set("mig:fingerprint-other", planted);
+      vi.advanceTimersByTime(MINUTE);
+      await compared(records);
+      expect(records.health().problems).toEqual([]);
+    }
+    await raw.set("mig:fingerprint-other", `${"x".repeat(43)} -`);
+    vi.advanceTimersByTime(MINUTE);
+    await expect.poll(() => records.health()).toEqual({ degraded: false, problems: [anotherSecret] });
+    expect(records.conflict).toBeUndefined();
   });
 
   it("is compared again when Redis comes back, maybe empty, and each minute", async () => {
@@ -110,7 +145,10 @@ describe("the fingerprint", () => {
     const { records } = await instance();
     await expect
       .poll(() => records.health())
-      .toEqual({ degraded: false, problems: [expect.stringMatching(/something else writes there/)] });
+      .toEqual({
+        degraded: false,
+        problems: ["mig:fingerprint in Redis is no fingerprint: something else writes there; look at it, and delete it"],
+      });
     await records.set("a", "b", MINUTE);
     expect((await records.get("a", String))?.record).toBe("b");
   });

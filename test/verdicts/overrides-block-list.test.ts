@@ -15,7 +15,7 @@ let directory: string;
 let path: string;
 let logged: string[] = [];
 const log = {
-  info: (_: object, message: string) => void logged.push(message),
+  info: (details: object, message: string) => void logged.push(`${message} ${JSON.stringify(details)}`),
   warn: (details: object, message: string) => void logged.push(`${message} ${JSON.stringify(details)}`),
 };
 const open: BlockList[] = [];
@@ -71,8 +71,17 @@ describe("a list of content to block", () => {
     await until(() => [isBlocked(list, b), isBlocked(list, c)]).toEqual([false, true]);
     await writeFile(path, `${a}\n`, { flag: "a" });
     await until(() => [isBlocked(list, a), isBlocked(list, c)]).toEqual([true, true]);
-    await truncate(path);
-    await until(() => isBlocked(list, a)).toBe(false);
+  });
+
+  it("says how many it names, at the start and after each change", async () => {
+    const [a, b] = [hash(), hash()];
+    const list = await listOf(`${a}\n${a.toUpperCase()}\n${b}\n`);
+    await writeFile(path, a);
+    await until(() => isBlocked(list, b)).toBe(false);
+    expect(logged).toEqual([
+      `the list of blocked hashes is read ${JSON.stringify({ path, hashes: 2 })}`,
+      `the list of blocked hashes is read anew ${JSON.stringify({ path, before: 2, hashes: 1 })}`,
+    ]);
   });
 
   it("stays as it was while the new version is being written", async () => {
@@ -97,6 +106,8 @@ describe("a list of content to block", () => {
     ["has too many lines", ": has more than 1000000 lines", () => writeFile(path, "\n".repeat(1_000_001))],
     ["is too large", ": is larger than 64 MiB", async () => writeFile(path, "").then(() => truncate(path, 64 * 1024 * 1024 + 1))],
     ["is gone", " is not there", () => rm(path)],
+    ["is emptied", ": names nothing any more; if that is meant, start the gateway anew", () => truncate(path, 0)],
+    ["has comments alone", ": names nothing any more; if that is meant, start the gateway anew", () => writeFile(path, "# none\n\n")],
     ["is a directory", ": is no regular file", async () => rm(path).then(() => mkdir(path))],
   ])("stays as it was while the new version %s, and readiness and log tell", async (_, told, change) => {
     const [a, b] = [hash(), hash()];

@@ -57,6 +57,10 @@ async function expectAllToWork(records: RedisRecords, word: string): Promise<voi
   expect(again).not.toBe("taken");
   expect(await records.hashSet("words", word, word)).toBe(true);
   expect((await records.hashEntries("words", text))?.get(word)).toBe(word);
+  const hash = records.hash("words", text);
+  expect(await hash.exchange(word, `${word} anew`, undefined, () => false)).toBe("set");
+  expect(await hash.get(word)).toEqual({ record: `${word} anew` });
+  expect(await records.time()).toBeGreaterThan(0);
   await expect.poll(() => listening, { timeout: 5000 }).toBe(1);
   await records.publish("news", word);
   await expect.poll(() => heard).toEqual([word]);
@@ -88,7 +92,7 @@ describe("one server", () => {
 
   it("needs no more rights than the commands that are used, on keys and channels with the prefix", async () => {
     const commands =
-      "+hello +info +ping +get +getrange +set +del +pexpire +eval +hset +hscan +hget +hdel +hlen +publish +subscribe +unsubscribe";
+      "+hello +info +ping +time +get +getrange +set +del +pexpire +eval +hset +hscan +hget +hdel +hlen +publish +subscribe +unsubscribe";
     await using server = await startRedis({
       settings: { user: `gateway on >the-password ~mig:* &mig:* -@all ${commands}` },
     });

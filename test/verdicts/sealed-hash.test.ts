@@ -41,6 +41,9 @@ async function instance(now: () => number = Date.now, key = secret): Promise<Red
   return records;
 }
 
+/** One that is kept, of records that are newer or older. */
+const numbers = (records: RedisRecords) => records.hash("hash", (content) => (typeof content === "number" ? content : undefined));
+
 describe("a hash of records", () => {
   it("is read by every instance as a whole, whatever its size", async () => {
     const [one, other] = [await instance(), await instance()];
@@ -106,8 +109,11 @@ describe("a hash of records", () => {
     expect(await records.hashEntries("hash", text)).toBeUndefined();
     expect(await records.hashSet("hash", "field", "x")).toBe(false);
     await raw.eval(`for i = 1, 360000 do redis.call("hset", KEYS[1], i, "x") end`, 1, "mig:crowded");
-    expect(await records.hashEntries("crowded", text)).toBeUndefined();
-    expect(records.health().problems).toEqual([expect.stringMatching(/fail their check/)]);
+    expect(await records.hash("crowded", text).entries()).toBeUndefined();
+    expect(records.health().problems).toEqual([
+      expect.stringMatching(/^mig:crowded in Redis holds more than 350000 fields/),
+      expect.stringMatching(/fail their check/),
+    ]);
     const away = new RedisRecords({
       connection: { url: "redis://127.0.0.1:1" },
       keyPrefix: "mig:",
@@ -117,5 +123,108 @@ describe("a hash of records", () => {
     onTestFinished(() => away[Symbol.dispose]());
     expect(await away.hashEntries("hash", text)).toBeUndefined();
     expect(await away.hashSet("hash", "field", "x")).toBe(false);
+  });
+
+  it("sends and opens nothing again that has not changed", async () => {
+    const opened: string[] = [];
+    const hash = (await instance()).hash("hash", (content, field) => {
+      opened.push(field);
+      return content;
+    });
+    const other = await instance();
+    const fields = Array.from({ length: 2500 }, (_, n) => `field ${n}`);
+    await Promise.all(fields.map((field) => other.hashSet("hash", field, field)));
+    let pieces = 0;
+    expect((await hash.entries(() => (pieces += 1)))?.size).toBe(2500);
+    expect([opened.length, pieces > 2]).toEqual([2500, true]);
+    expect((await hash.entries())?.size).toBe(2500);
+    expect(opened.length).toBe(2500);
+    await other.hashSet("hash", "field 7", "written anew");
+    await raw.hdel("mig:hash", "field 8");
+    const entries = await hash.entries();
+    expect([entries?.get("field 7"), entries?.has("field 8"), entries?.size]).toEqual(["written anew", false, 2499]);
+    expect(opened.length).toBeLessThan(2 * 2500);
+  });
+
+  it("lets a record go that expires after it was read, though nothing changed", async () => {
+    const clock = { now: Date.now() };
+    const records = await instance(() => clock.now);
+    const hash = numbers(records);
+    await hash.set("a", 1, clock.now + DAY);
+    expect(await hash.entries()).toEqual(new Map([["a", 1]]));
+    clock.now += DAY;
+    expect(await hash.entries()).toEqual(new Map());
+    expect(await hash.get("a")).toEqual({ record: undefined });
+  });
+
+  it("gives single records, and nothing that is not ours, whatever is in the field", async () => {
+    const hash = numbers(await instance());
+    expect(await hash.get("a")).toEqual({ record: undefined });
+    await hash.set("a", 1);
+    expect(await hash.get("a")).toEqual({ record: 1 });
+    await raw.hset("mig:hash", { forged: "1", huge: Buffer.alloc(5 * 1024 * 1024), moved: (await raw.hgetBuffer("mig:hash", "a")) ?? "" });
+    expect(dropped).toBe(0);
+    for (const field of ["forged", "huge", "moved"]) expect(await hash.get(field)).toEqual({ record: undefined });
+    expect(dropped).toBe(3);
+    await raw.set("mig:hash", "x");
+    expect(await hash.get("a")).toBe("away");
+  });
+});
+
+const atLeast = (least: number) => (there: number) => there >= least;
+
+describe("an exchange", () => {
+  it("replaces what is older or not ours, and nothing that is to stand", async () => {
+    const hash = numbers(await instance());
+    expect(await hash.exchange("a", 5, undefined, atLeast(5))).toBe("set");
+    expect(await hash.exchange("a", 4, undefined, atLeast(4))).toEqual({ stands: 5 });
+    expect(await hash.exchange("a", 6, undefined, atLeast(6))).toBe("set");
+    expect(await hash.get("a")).toEqual({ record: 6 });
+    for (const junk of ["forged", "", Buffer.alloc(1024 * 1024)]) {
+      await raw.hset("mig:hash", "a", junk);
+      expect(await hash.exchange("a", 1, undefined, atLeast(1))).toBe("set");
+      expect(await hash.get("a")).toEqual({ record: 1 });
+    }
+    await raw.set("mig:hash", "x");
+    expect(await hash.exchange("a", 9, undefined, atLeast(9))).toBe("away");
+  });
+
+  it("leaves the newest of all that are written at once", async () => {
+    const [one, other] = [numbers(await instance()), numbers(await instance())];
+    for (let round = 0; round < 20; round += 1) {
+      const shuffled = Array.from({ length: 8 }, (_, n) => n).toSorted(() => Math.random() - 0.5);
+      const results = await Promise.all(
+        shuffled.map((number, index) => (index % 2 === 0 ? one : other).exchange(`${round}`, number, undefined, atLeast(number))),
+      );
+      expect(results).not.toContain("away");
+      expect(await one.get(`${round}`)).toEqual({ record: 7 });
+    }
+  });
+
+  it("never writes over what came in between", async () => {
+    const records = await instance();
+    const hash = records.hash("hash", (content) => (typeof content === "number" ? content : undefined));
+    await hash.set("a", 1);
+    let rivals = 0;
+    // Asked after what was there has been read, and before it is replaced.
+    const result = await hash.exchange("a", 5, undefined, (there) => {
+      if (rivals === 0) void hash.set("a", 9);
+      rivals += 1;
+      return there >= 5;
+    });
+    expect([result, rivals]).toEqual([{ stands: 9 }, 2]);
+  });
+});
+
+describe("a hash that can't be read", () => {
+  it("is named, until it can be read again", async () => {
+    const records = await instance();
+    const hash = numbers(records);
+    await raw.set("mig:hash", "x");
+    expect(await hash.entries()).toBeUndefined();
+    expect(records.health().problems).toContain("mig:hash in Redis is no hash: something else writes there; look at it, and delete it");
+    await raw.del("mig:hash");
+    expect(await hash.entries()).toEqual(new Map());
+    expect(records.health().problems.join()).not.toContain("mig:hash");
   });
 });
