@@ -42,13 +42,13 @@ export function createApp(options: AppOptions): Application {
     const started = performance.now();
     context.set("journal", {});
     context.set("errorForm", "scanner");
-    for (const [name, value] of Object.entries(COMMON_HEADERS)) context.header(name, value);
+    for (const [name, value] of COMMON) context.env.outgoing.setHeader(name, value);
     await next();
     const delivery = context.get("delivery");
     options.report({
       method: context.req.method,
       route: routePath(context, -1),
-      status: delivery === undefined ? context.res.status : 200,
+      status: context.get("status") ?? context.res.status,
       error: context.get("failure"),
       mxc: context.get("mxc"),
       journal: context.get("journal"),
@@ -71,6 +71,8 @@ export function createApp(options: AppOptions): Application {
     refused: (failure) => options.report({ ...UNREADABLE, status: failure.status, error: failure }),
   };
 }
+
+const COMMON = Object.entries(COMMON_HEADERS);
 
 /** The report of what never became a request. */
 const UNREADABLE = {

@@ -15,6 +15,8 @@ export interface HttpEnv {
     mxc: Mxc | undefined;
     /** What the client was told instead of an answer. */
     failure: GatewayError | undefined;
+    /** Of answers that were written without Hono. */
+    status: number | undefined;
     /** How the body went, for answers that the route wrote itself. */
     delivery: Delivery | undefined;
   };

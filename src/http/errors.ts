@@ -1,8 +1,8 @@
 /** Failures become answers: written down as they are, in the form of the route, nothing else decided. */
 import type { Context, MiddlewareHandler } from "hono";
-import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { asGatewayError } from "../errors.ts";
 import type { HttpEnv } from "./env.ts";
+import { sendJson } from "./send-json.ts";
 
 /** For a group of routes of the client-server API: what fails there is answered in the standard form. */
 export const inStandardForm: MiddlewareHandler<HttpEnv> = async (context, next) => {
@@ -14,5 +14,5 @@ export const inStandardForm: MiddlewareHandler<HttpEnv> = async (context, next) 
 export function errorAnswer(context: Context<HttpEnv>, thrown: unknown): Response {
   const failure = asGatewayError(thrown);
   context.set("failure", failure);
-  return context.json(failure.body(context.get("errorForm")), failure.status as ContentfulStatusCode, { ...failure.headers });
+  return sendJson(context, failure.status, failure.body(context.get("errorForm")), failure.headers);
 }

@@ -3,9 +3,9 @@ import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { Context } from "hono";
 import type { MediaAnswer, MediaRequest } from "../scan/request.ts";
 import { clientSignal } from "./caller.ts";
-import { COMMON_HEADERS } from "./common-headers.ts";
 import type { HttpEnv } from "./env.ts";
 import { mediaHeaders } from "./media-headers.ts";
+import { sendJson } from "./send-json.ts";
 import { sendMedia } from "./send-media.ts";
 
 export interface MediaPipeline {
@@ -30,12 +30,13 @@ export async function answerWith(
   const want = kind === "verdict" ? "verdict" : head ? "head" : "bytes";
   if (ask.attachment === undefined) context.set("mxc", ask.mxc);
   const result = await pipeline.serve({ ...ask, want, signal: clientSignal(context.env.outgoing) });
-  if (result.kind === "verdict") return context.json({ clean: result.clean, info: result.info });
+  if (result.kind === "verdict") return sendJson(context, 200, { clean: result.clean, info: result.info });
   try {
     const headers = mediaHeaders(result, filename);
     if (head) return context.body(null, 200, headers);
     const { outgoing } = context.env;
-    const sent = await sendMedia(outgoing, { ...COMMON_HEADERS, ...headers }, result);
+    const sent = await sendMedia(outgoing, headers, result);
+    context.set("status", 200);
     context.set("delivery", sent);
     return RESPONSE_ALREADY_SENT;
   } finally {

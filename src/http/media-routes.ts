@@ -12,6 +12,7 @@ import type { HttpEnv } from "./env.ts";
 import { readJsonObject } from "./json-body.ts";
 import { answerWith, type MediaPipeline } from "./media-answer.ts";
 import { mount } from "./route.ts";
+import { sendJson } from "./send-json.ts";
 import { thumbnailVariant } from "./thumbnail.ts";
 
 export interface MediaRoutesOptions extends CallerOptions {
@@ -68,7 +69,7 @@ export function mediaRoutes(options: MediaRoutesOptions): Hono<HttpEnv> {
       path: "/scan_encrypted",
       handle: async (context) => answer(context, await encrypted(context, options.keys), "verdict"),
     },
-    { method: "GET", path: "/public_key", handle: (context) => context.json({ public_key: options.keys.publicKey }) },
+    { method: "GET", path: "/public_key", handle: (context) => sendJson(context, 200, { public_key: options.keys.publicKey }) },
   ]);
   return app;
 }

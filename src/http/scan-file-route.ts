@@ -12,6 +12,7 @@ import type { HttpEnv } from "./env.ts";
 import { parseJsonObject } from "./json-body.ts";
 import { mount } from "./route.ts";
 import { readScanForm } from "./scan-form.ts";
+import { sendJson } from "./send-json.ts";
 
 export interface FileChecker {
   check(request: FileCheckRequest): Promise<VerdictAnswer>;
@@ -42,7 +43,7 @@ export function scanFileRoute({ fileChecks, keys, ...options }: ScanFileOptions)
         return body === undefined ? undefined : readEncryptedFile(keys, parseJsonObject(body), attachmentOf);
       },
     });
-    return context.json({ clean, info });
+    return sendJson(context, 200, { clean, info });
   };
 
   mount(app, [{ method: "POST", path: "/scan_file", handle: scanFile }]);

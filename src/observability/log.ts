@@ -50,7 +50,8 @@ export function createLogger({ level, stream }: LogOptions): Logger {
       redact: { paths: [...SECRET_NAMES].map((name) => `["${name}"]`), censor: REDACTED },
       serializers: { err: (error: unknown) => describeError(error) },
     },
-    stream ?? pino.destination({ dest: 1, sync: true }),
+    // Lines that come while others are written go together; pino writes what is left when the process ends.
+    stream ?? pino.destination({ dest: 1, sync: false }),
   );
 }
 

@@ -21,8 +21,8 @@ export class Intake {
   #size = 0;
   readonly #attachment: Attachment | undefined;
   readonly #decryptor: ReturnType<typeof createAttachmentDecryptor> | undefined;
-  readonly #content = createHash("sha256");
-  readonly #ciphertext: Hash | undefined;
+  /** Of the decrypted bytes, where they are not those that come. */
+  readonly #content: Hash | undefined;
   readonly #pieces = new PieceHasher();
   readonly #head: Buffer[] = [];
   #headSize = 0;
@@ -33,7 +33,7 @@ export class Intake {
     this.#attachment = attachment;
     if (attachment !== undefined) {
       this.#decryptor = createAttachmentDecryptor(attachment);
-      this.#ciphertext = createHash("sha256");
+      this.#content = createHash("sha256");
     }
     const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
     this.prefix = promise;
@@ -49,10 +49,9 @@ export class Intake {
 
   update(chunk: Buffer): void {
     this.#size += chunk.length;
-    this.#ciphertext?.update(chunk);
     this.#pieces.update(chunk);
     const content = this.#decryptor?.update(chunk) ?? chunk;
-    this.#content.update(content);
+    this.#content?.update(content);
     if (this.#headSize < PREFIX_SIZE) {
       // Copied, because the chunk may be a slice of something large that must not live on.
       const part = Buffer.from(content.subarray(0, PREFIX_SIZE - this.#headSize));
@@ -67,16 +66,17 @@ export class Intake {
    * @throws GatewayError `failed_to_decrypt` when the bytes are not those that the attachment's hash names, or its counter would overflow.
    */
   finish(): Arrival {
-    if (this.#attachment !== undefined && this.#ciphertext !== undefined) {
+    const { all, pieces } = this.#pieces.finish();
+    if (this.#attachment !== undefined) {
       assertCounterRange(this.#attachment, this.#size);
-      if (!this.#ciphertext.digest().equals(this.#attachment.sha256)) {
+      if (!all.equals(this.#attachment.sha256)) {
         const error = new GatewayError("failed_to_decrypt", { detail: "the ciphertext does not have the SHA-256 that the request names" });
         this.#rejectPrefix(error);
         throw error;
       }
     }
     this.#resolvePrefix(Buffer.concat(this.#head));
-    return { size: this.#size, sha256: this.#content.digest(), pieces: this.#pieces.digests() };
+    return { size: this.#size, sha256: this.#content?.digest() ?? all, pieces };
   }
 
   fail(error: Error): void {

@@ -1,31 +1,34 @@
 /** Digests of pieces: made while media arrives for the first time, checked whenever it passes again. */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { PIECE_SIZE, type SourceRecord } from "../verdicts/store.ts";
 
-/** SHA-256 of each piece of `PIECE_SIZE` bytes, however the bytes are cut when they come. */
+/** SHA-256 of all bytes, and of each piece of `PIECE_SIZE` bytes, however they are cut when they come; the first piece costs no pass of its own. */
 export class PieceHasher {
-  #hash = createHash("sha256");
+  readonly #all = createHash("sha256");
+  /** Of a piece behind the first one. */
+  #hash: Hash | undefined;
   #filled = 0;
   readonly #digests: Buffer[] = [];
 
   update(chunk: Buffer): void {
     for (let from = 0; from < chunk.length;) {
       const part = chunk.subarray(from, from + PIECE_SIZE - this.#filled);
-      this.#hash.update(part);
+      this.#all.update(part);
+      this.#hash?.update(part);
       this.#filled += part.length;
       from += part.length;
       if (this.#filled === PIECE_SIZE) this.#close();
     }
   }
 
-  /** Digests of all pieces, the last one included; nothing may follow. */
-  digests(): Buffer {
+  /** The digest of all, and those of the pieces, the last one included; nothing may follow. */
+  finish(): { readonly all: Buffer; readonly pieces: Buffer } {
     if (this.#filled > 0) this.#close();
-    return Buffer.concat(this.#digests);
+    return { all: this.#all.digest(), pieces: Buffer.concat(this.#digests) };
   }
 
   #close(): void {
-    this.#digests.push(this.#hash.digest());
+    this.#digests.push((this.#hash ?? this.#all.copy()).digest());
     this.#hash = createHash("sha256");
     this.#filled = 0;
   }

@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
 import type { HttpEnv } from "../../src/http/env.ts";
 import { errorAnswer, inStandardForm } from "../../src/http/errors.ts";
+import { listen } from "../../src/http/server.ts";
 
 /** The answer to a request that fails so, on a route of either API. */
 async function answers(error: Error) {
@@ -17,11 +18,16 @@ async function answers(error: Error) {
     throw error;
   });
   app.onError((thrown, context) => errorAnswer(context, thrown));
+  const listener = await listen({ fetch: (request, env) => app.fetch(request, env) }, { host: "127.0.0.1", port: 0 });
   const of = async (path: string) => {
-    const response = await app.request(path);
+    const response = await fetch(`http://127.0.0.1:${listener.address.port}${path}`);
     return { status: response.status, retryAfter: response.headers.get("retry-after"), body: await response.json() };
   };
-  return { scanner: await of("/_matrix/media_proxy/x"), standard: await of("/_matrix/media/x") };
+  try {
+    return { scanner: await of("/_matrix/media_proxy/x"), standard: await of("/_matrix/media/x") };
+  } finally {
+    await listener.close(AbortSignal.abort());
+  }
 }
 
 describe("an error", () => {

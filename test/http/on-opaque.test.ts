@@ -37,7 +37,8 @@ describe("on_opaque", () => {
         const answer = await gateway.get(`${DOWNLOAD}/${mxc}`, TOKEN);
         expect([answer.status, answer.json]).toEqual([403, OPAQUE]);
         const head = await gateway.get(`${DOWNLOAD}/${mxc}`, TOKEN, { method: "HEAD" });
-        expect([head.status, head.headers.get("content-length")]).toEqual([403, null]);
+        // Of the error that a GET would get.
+        expect([head.status, Number(head.headers.get("content-length")) < 1000]).toEqual([403, true]);
       }
       // It is no verdict: the scanner API hands it on, and one scan was enough.
       expect((await gateway.get(`scan/${mxc}`, TOKEN)).json).toEqual({ clean: true, info: "File is clean" });

@@ -10,7 +10,7 @@ const KIB = 1024;
 function recordOf(bytes: Buffer): SourceRecord {
   const hasher = new PieceHasher();
   hasher.update(bytes);
-  return { content: "content", digest: "digest", size: bytes.length, pieces: hasher.digests() };
+  return { content: "content", digest: "digest", size: bytes.length, pieces: hasher.finish().pieces };
 }
 
 async function* chunks(bytes: Buffer, failure?: Error): AsyncGenerator<Buffer> {
