@@ -17,13 +17,17 @@ const REVISION_LIFETIME = 10 * 365 * 24 * 60 * 60 * 1000;
 /** Base64url of a SHA-256. */
 const FIELD = new RegExp(`^(?:${OVERRIDE_KINDS.join("|")}):[\\w-]{43}$`);
 
+/** Changes that a revision names at most. */
+const MAX_CHANGES = 32;
+
+const moment = z.int().min(0);
 const revisionSchema = z.strictObject({
-  /** Milliseconds since the epoch, roughly: later than that of the change before. */
-  at: z.int().min(0),
-  /** That of the change before; without it, as where it was lost, or with another one than is known, all is to be read. */
-  previous: z.int().min(0).exactOptional(),
-  /** What changed; without it, much did. */
-  field: z.string().regex(FIELD).exactOptional(),
+  /** Of the last change; milliseconds since the epoch, roughly: later than that of the change before. */
+  at: moment,
+  /** Whoever knows all up to a moment before this one has to read all. */
+  since: moment,
+  /** All that changed after that moment, in turn. */
+  changes: z.array(z.strictObject({ at: moment, field: z.string().regex(FIELD) })).max(MAX_CHANGES),
 });
 
 export type Revision = z.infer<typeof revisionSchema>;
@@ -45,14 +49,24 @@ export function isHint(message: string): boolean {
   return FIELD.test(message);
 }
 
+/** What has changed after a moment; undefined when a revision does not tell all of it. */
+export function changedAfter(moment: number | undefined, { since, changes }: Revision): readonly string[] | undefined {
+  if (moment === undefined || moment < since) return undefined;
+  return changes.filter(({ at }) => at > moment).map(({ field }) => field);
+}
+
 /** Says that a field has changed; without one, that many have. */
 export async function announce(records: SharedRecords, now: number, field?: string): Promise<void> {
-  const previous = (await readRevision(records))?.at;
-  const revision: Revision = {
-    at: Math.max(Math.floor(now), (previous ?? -1) + 1),
-    ...(previous === undefined ? {} : { previous }),
-    ...(field === undefined ? {} : { field }),
-  };
-  await records.set(REVISION, revision, REVISION_LIFETIME);
+  const last = await readRevision(records);
+  const at = Math.max(Math.floor(now), (last?.at ?? -1) + 1);
+  await records.set(REVISION, revisionAfter(last, at, field), REVISION_LIFETIME);
   await records.publish(OVERRIDES, field ?? "");
+}
+
+function revisionAfter(last: Revision | undefined, at: number, field: string | undefined): Revision {
+  // Where the last one was lost, others before it may have been.
+  if (last === undefined || field === undefined) return { at, since: at, changes: [] };
+  const changes = [...last.changes, { at, field }];
+  const dropped = changes.length > MAX_CHANGES ? changes.shift() : undefined;
+  return { at, since: dropped?.at ?? last.since, changes };
 }

@@ -5,7 +5,16 @@ import { Hints } from "./overrides-hints.ts";
 import { fieldName, MAX_OVERRIDES, OverrideLedger, type OverrideRecord } from "./overrides-ledger.ts";
 import { asideWords, learnAll, NONE_ASIDE, type ReadOverride, type SetAside } from "./overrides-learning.ts";
 import { StandingProblems } from "./overrides-problems.ts";
-import { announce, isHint, OVERRIDES, overridesHash, readRevision, type Revision, type SharedRecords } from "./overrides-shared-hash.ts";
+import {
+  announce,
+  changedAfter,
+  isHint,
+  OVERRIDES,
+  overridesHash,
+  readRevision,
+  type Revision,
+  type SharedRecords,
+} from "./overrides-shared-hash.ts";
 import { inTurns } from "./overrides-turns.ts";
 import type { Override, OverrideSource } from "./overrides.ts";
 import type { StoreLog } from "./redis-link.ts";
@@ -165,18 +174,20 @@ export class SharedOverrides implements OverrideSource {
       if (this.#revision !== undefined) this.#readDue = true;
     }
     const isNew = revision !== undefined && revision.at > this.#latest;
-    const isNext = isNew && revision.previous !== undefined && revision.previous === this.#revision;
-    if (isNext && revision.field !== undefined) {
-      if (!(await this.#readFields([revision.field]))) return;
+    const changed = isNew ? changedAfter(this.#revision, revision) : undefined;
+    if (changed !== undefined) {
+      if (!(await this.#readFields(changed))) return;
       this.#known(revision);
-    } else if (this.#mayReadAll(isNew)) await this.#readAll(revision);
+    }
+    if (this.#mayReadAll(isNew && changed === undefined)) await this.#readAll(revision);
     if (!this.#readFailed) this.#currentAt = this.#now();
   }
 
-  #mayReadAll(isNew: boolean): boolean {
-    if (isNew && !this.#readFailed) return true;
+  /** @param isGap a revision that is new does not tell all that has changed */
+  #mayReadAll(isGap: boolean): boolean {
+    if (isGap && !this.#readFailed) return true;
     const now = performance.now();
-    return (isNew || this.#readDue || now - this.#readAt > READ_INTERVAL) && now >= this.#readAgainAt;
+    return (isGap || this.#readDue || now - this.#readAt > READ_INTERVAL) && now >= this.#readAgainAt;
   }
 
   #known(revision: Revision | undefined): void {
