@@ -112,13 +112,15 @@ describe("who decides on uploads", () => {
     expect((await gateway.get(`download/${uri}`, "bob")).body).toEqual(CLEAN);
     const again = gateway.put(CLEAN);
     expect((await gateway.get(`download/${again}`, TOKEN)).status).toBe(200);
+    const second = String((await send(gateway, CLEAN)).json["content_uri"]).slice("mxc://".length);
+    expect((await gateway.get(`download/${second}`, "bob")).status).toBe(200);
     expect([antivirus.begun, dlp.begun]).toEqual([1, 1]);
 
     const secret = Buffer.from("this is secret");
     expect(await send(gateway, secret)).toMatchObject({ status: 403, json: { errcode: "M_FORBIDDEN" } });
     expect((await gateway.get(`download/${gateway.put(secret)}`, TOKEN)).status).toBe(200);
     // For downloads the homeserver is not asked whose token it is.
-    expect(gateway.homeserver.requests.filter(({ path }) => path.endsWith("/whoami"))).toHaveLength(2);
+    expect(gateway.homeserver.requests.filter(({ path }) => path.endsWith("/whoami"))).toHaveLength(3);
   });
 
   it("services for downloads alone are not asked, and their verdict is still to be had", async () => {
@@ -302,6 +304,36 @@ describe("before a byte is read", () => {
   });
 });
 
+describe("a client that sends slowly", () => {
+  it("has its file scanned again when a scanner did not wait for it", async () => {
+    await using gateway = await startHarness();
+    let failures = 0;
+    gateway.scanner.failsOver = () => (failures++ === 0 ? new GatewayError("scanner_unavailable") : undefined);
+    expect((await send(gateway, LARGE)).status).toBe(200);
+    expect([gateway.scanner.begun, gateway.scanner.scanned.length]).toEqual([2, 1]);
+    // A scanner that never has a verdict has none in the end.
+    gateway.scanner.failsOver = () => new GatewayError("unclear_verdict");
+    expect((await send(gateway, randomBytes(5_000_000))).status).toBe(503);
+  });
+
+  it("leaves scanners to others: half of the live scans at most are for uploads", async () => {
+    await using gateway = await startHarness();
+    const slow = [1, 2, 3].map((first) => {
+      const { request, answer } = openUpload(`${gateway.url}${PATH}`, LARGE.length, { token: TOKEN });
+      const bytes = Buffer.concat([Buffer.of(first), LARGE.subarray(1)]);
+      request.write(bytes.subarray(0, 100_000));
+      return { finish: () => request.end(bytes.subarray(100_000)), answer };
+    });
+    await expect.poll(() => gateway.uploadsInside()).toBe(3);
+    await expect.poll(() => gateway.scanner.begun).toBe(2);
+    for (let turns = 0; turns < 20; turns += 1) await turn();
+    expect(gateway.scanner.begun).toBe(2);
+    expect((await gateway.get(`download/${gateway.put(LARGE)}`, TOKEN)).status).toBe(200);
+    for (const { finish } of slow) finish();
+    expect((await Promise.all(slow.map(({ answer }) => answer))).map(({ status }) => status)).toEqual([200, 200, 200]);
+  });
+});
+
 describe("a client that goes away", () => {
   it.each([
     ["while it sends", LARGE.length, {}],
@@ -396,6 +428,18 @@ describe("a homeserver", () => {
       gateway.homeserver.uploadBehaviour = { answer: { status: 200, body } };
       expect(await send(gateway, CLEAN)).toMatchObject({ status: 200, json: body });
     }
+  });
+});
+
+describe("an address of the homeserver that leads back here", () => {
+  it("is found out at the first upload", async () => {
+    await using gateway = await startHarness();
+    expect((await send(gateway, CLEAN)).status).toBe(200);
+    const { via } = gateway.homeserver.uploads[0]?.headers ?? {};
+    expect(via).toMatch(/^1\.1 \S+$/);
+    const looped = await send(gateway, CLEAN, { headers: { via: `1.1 nginx, ${String(via)}` } });
+    expect(looped).toMatchObject({ status: 502, json: { errcode: "M_UNKNOWN" } });
+    expect(gateway.homeserver.uploads).toHaveLength(1);
   });
 });
 
