@@ -1,6 +1,6 @@
 /** What of uploads a configuration turns on, and whom it has asked. */
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type IcapRequest, IcapServer } from "../icap/index.ts";
+import { type IcapReply, type IcapRequest, IcapServer } from "../icap/index.ts";
 import { BASE_PATH } from "../src/http/app.ts";
 import { type RealGateway, startGateway, TOKEN } from "./support/real-gateway.ts";
 import { upload } from "./support/upload.ts";
@@ -9,7 +9,7 @@ const BYTES = Buffer.from("a harmless text\n");
 const UPLOAD = "/_matrix/media/v3/upload";
 
 /** A service that passes everything, and what it was asked. */
-async function service(): Promise<{ readonly url: string; readonly asked: IcapRequest[] }> {
+async function service(answer: IcapReply = { status: 204 }): Promise<{ readonly url: string; readonly asked: IcapRequest[] }> {
   const asked: IcapRequest[] = [];
   const server = new IcapServer({
     services: {
@@ -18,7 +18,7 @@ async function service(): Promise<{ readonly url: string; readonly asked: IcapRe
         handle: async (request) => {
           asked.push(request);
           await Array.fromAsync(request.body);
-          return { status: 204 };
+          return answer;
         },
       },
     },
@@ -91,6 +91,20 @@ describe("a configuration", () => {
     expect(asked()).toEqual([["RESPMOD"], [], ["RESPMOD"]]);
     expect(await check(gateway, TOKEN)).toEqual([200, true]);
     expect(asked()).toEqual([["RESPMOD"], ["REQMOD"], ["RESPMOD"]]);
+  });
+
+  it("that hands on what scanners send in a file's stead does so with downloads only", async () => {
+    const body = Buffer.from("GIF89a, made anew");
+    const fields = [["Content-Length", String(body.length)]] as const;
+    const made = { status: 200, http: { startLine: "HTTP/1.1 200 OK", fields, body } };
+    const cdr = await service(made);
+    const gateway = await gatewayOf({
+      icap: [{ name: "cdr", urls: [cdr.url], canary: [] }],
+      scan: { on_modified: "deliver" },
+      upload: { enabled: true },
+    });
+    expect(await post(gateway, UPLOAD, TOKEN)).toEqual([403, "M_FORBIDDEN"]);
+    expect(gateway.homeserver.uploadedBytes).toBe(0);
   });
 
   it("counts and tells of uploads", async () => {
