@@ -7,7 +7,6 @@ import { createAdminApp, type Readiness } from "./http/admin.ts";
 import { createApp } from "./http/app.ts";
 import { ClientAddresses } from "./http/client-address.ts";
 import { type Listener, listen } from "./http/server.ts";
-import { openIntake } from "./intake.ts";
 import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
 import { Permissions } from "./media/permissions.ts";
@@ -23,6 +22,7 @@ import { Pipeline } from "./scan/pipeline.ts";
 import type { Scanner } from "./scan/scanner.ts";
 import { openScanners, policyFor } from "./scanners.ts";
 import { type Stores, openRequestKeys, openStores } from "./stores.ts";
+import { openUploads } from "./uploads.ts";
 import { PIECE_SIZE } from "./verdicts/store.ts";
 
 export interface Gateway extends AsyncDisposable {
@@ -93,7 +93,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
     timeout: config.scan.timeout,
     events: reports,
   });
-  const intake = started.use(openIntake(config, { pipeline, source, scanners: opened, stores, admission, reports, pseudonym }));
+  const uploads = started.use(openUploads(config, { pipeline, source, scanners: opened, stores, admission, reports, pseudonym }));
   metrics.observe({
     scanners: () => [
       ...icap.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: scanner.replicas() })),
@@ -120,7 +120,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
       ? { forwarding: new Forwarding({ forwarder: homeserver, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
       : undefined,
     report: (report) => reports.request(report),
-    ...intake.doors,
+    ...uploads.doors,
   });
   const { listener, adminListener } = await openListeners(config, app, readiness, metrics, started);
   for (const scanner of scanners) void scanner.start();
@@ -131,7 +131,7 @@ export async function createGateway(config: Config, options: { readonly log: Log
     closing = true;
     ended ??= (async () => {
       const limit = AbortSignal.timeout(SHUTDOWN_LIMIT);
-      await Promise.all([listener.close(limit), pipeline.shutdown(limit), intake.shutdown(limit)]);
+      await Promise.all([listener.close(limit), pipeline.shutdown(limit), uploads.shutdown(limit)]);
       await adminListener.close(AbortSignal.abort());
       await parts.disposeAsync();
     })();

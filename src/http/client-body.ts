@@ -43,6 +43,8 @@ export async function* bodyOf(
   signal: AbortSignal = NEVER,
 ): AsyncGenerator<Buffer> {
   signal.throwIfAborted();
+  // Whoever cuts the connection makes an error that must find somebody.
+  incoming.on("error", ignore);
   if (CONTINUE.test(incoming.headers.expect ?? "") && !outgoing.headersSent) outgoing.writeContinue();
   let allowed = patience;
   for (;;) {
@@ -77,9 +79,7 @@ async function news(incoming: IncomingMessage, milliseconds: number, signal: Abo
   } finally {
     clearTimeout(tooSlow);
     signal.removeEventListener("abort", abort);
-    incoming.off("readable", ready).off("end", ready).off("close", ready);
-    // Whoever cuts the connection later makes an error that must find somebody.
-    incoming.off("error", ready).on("error", ignore);
+    incoming.off("readable", ready).off("end", ready).off("close", ready).off("error", ready);
   }
 }
 

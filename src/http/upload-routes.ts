@@ -81,6 +81,7 @@ export function uploadRoutes({ uploads, pseudonym, ...options }: UploadRoutesOpt
 function answered(context: Context<HttpEnv>, { status, retryAfter, body }: StoreAnswer): Response {
   return context.body(Uint8Array.from(body), status as ContentfulStatusCode, {
     "content-type": "application/json",
+    "x-content-type-options": "nosniff",
     ...(retryAfter === undefined ? {} : { "retry-after": retryAfter }),
   });
 }

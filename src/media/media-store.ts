@@ -5,6 +5,7 @@ import { Agent, type Dispatcher, type ProxyAgent } from "undici";
 import { GatewayError } from "../errors.ts";
 import { readBounded } from "./bounded-body.ts";
 import { withoutTrailingSlash } from "./discovery.ts";
+import { parseObject } from "./homeserver-answer.ts";
 import { failure } from "./homeserver.ts";
 import { parseMxcUrl } from "./mxc.ts";
 import { connectorTo, proxyAgent } from "./outbound.ts";
@@ -120,7 +121,7 @@ export class HomeserverStore implements MediaStore {
       signal.throwIfAborted();
       const text = answer === undefined ? undefined : await readBounded(answer.body, MAX_ANSWER, signal);
       if (answer?.statusCode === 404) continue;
-      return answer?.statusCode === 200 ? sizeIn(objectIn(text)) : undefined;
+      return answer?.statusCode === 200 ? sizeIn(parseObject(text)) : undefined;
     }
     return undefined;
   }
@@ -161,8 +162,8 @@ export class HomeserverStore implements MediaStore {
   async #answer({ statusCode, headers, body }: Dispatcher.ResponseData, signal: AbortSignal): Promise<StoreAnswer> {
     const bytes = await readBounded(body, MAX_ANSWER, signal);
     // What a proxy before the homeserver has to say, say. Its own page is nothing that a client reads, but this it understands.
-    if (statusCode === 413 && objectIn(bytes) === undefined) throw new GatewayError("upload_too_large");
-    if (bytes === undefined || objectIn(bytes) === undefined || statusCode < 200 || (statusCode >= 300 && statusCode < 400)) {
+    if (statusCode === 413 && parseObject(bytes) === undefined) throw new GatewayError("upload_too_large");
+    if (bytes === undefined || parseObject(bytes) === undefined || statusCode < 200 || (statusCode >= 300 && statusCode < 400)) {
       throw new GatewayError("homeserver_failed", { detail: `the homeserver answered an upload with ${statusCode} and no JSON object` });
     }
     const retryAfter = headers["retry-after"];
@@ -178,7 +179,7 @@ export class HomeserverStore implements MediaStore {
 export function storedAt(target: UploadTarget, { status, body }: StoreAnswer): Mxc | undefined {
   if (status !== 200) return undefined;
   if (target.kind === "created") return target.mxc;
-  const uri = objectIn(body)?.["content_uri"];
+  const uri = parseObject(body)?.["content_uri"];
   return typeof uri === "string" ? parseMxcUrl(uri) : undefined;
 }
 
@@ -202,13 +203,4 @@ function pathOf(target: UploadTarget): string {
 function sizeIn(config: Readonly<Record<string, unknown>> | undefined): number | undefined {
   const size = config?.["m.upload.size"];
   return typeof size === "number" && Number.isSafeInteger(size) && size >= 0 ? size : undefined;
-}
-
-function objectIn(bytes: Buffer | undefined): Readonly<Record<string, unknown>> | undefined {
-  try {
-    const value: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : undefined;
-  } catch {
-    return undefined;
-  }
 }

@@ -62,14 +62,18 @@ export class Uploads {
     try {
       return await reception.receive(request, { requiresToken: true, scanners, limit }, (visit) => this.#scanned(request, visit));
     } catch (error) {
-      throw error instanceof GatewayError && error.code === "too_large" ? new GatewayError("upload_too_large", { cause: error }) : error;
+      throw asToldToUploaders(error);
     }
   }
 
   /** Has the homeserver make a URI for an upload that is to come. Throws as `upload`. */
   async create({ credentials, client, signal }: Pick<Visitor, "credentials" | "client" | "signal">): Promise<StoreAnswer> {
     using _entry = this.#options.admission.enter(client);
-    return await this.#options.store.create(credentials, signal);
+    try {
+      return await this.#options.store.create(credentials, signal);
+    } catch (error) {
+      throw asToldToUploaders(error);
+    }
   }
 
   async #scanned(request: UploadRequest, { context, limit, time, stop }: Visit): Promise<StoreAnswer> {
@@ -100,6 +104,14 @@ export class Uploads {
     if (mxc !== undefined) await foresight.remember(examined, commission, { ...source, mxc }, panel);
     return answer;
   }
+}
+
+/** In words for somebody who has sent something, and fetched nothing. */
+function asToldToUploaders(error: unknown): unknown {
+  if (!(error instanceof GatewayError)) return error;
+  if (error.code === "too_large") return new GatewayError("upload_too_large", { cause: error });
+  if (error.code !== "homeserver_failed") return error;
+  return new GatewayError("homeserver_failed", { info: "The homeserver could not take the file", cause: error });
 }
 
 /** The same bytes. What has to be done once the last of them is there has so much time. */

@@ -99,6 +99,23 @@ describe("a request's body", () => {
     await expect.poll(received).toContain("upload_too_slow");
   });
 
+  it("in many pieces leaves nothing behind for each", async () => {
+    let listeners = Infinity;
+    const { socket, received, done } = await exchange(async (incoming, outgoing) => {
+      const body = bodyOf({ incoming, outgoing }, pace());
+      for (let pieces = 0; pieces < 20; pieces += 1) {
+        socket.write("x");
+        await body.next();
+      }
+      listeners = incoming.listenerCount("error") + incoming.listenerCount("close") + incoming.listenerCount("readable");
+      outgoing.end("done");
+    });
+    socket.write(`${HEAD}Content-Length: 100\r\n\r\n`);
+    await done;
+    await expect.poll(received).toContain("done");
+    expect(listeners).toBeLessThan(5);
+  });
+
   it("that is cut off, or that nobody wants any more, ends with the reason", async () => {
     let result: number | string | undefined;
     const cut = await exchange(async (incoming, outgoing) => {

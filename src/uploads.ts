@@ -20,12 +20,12 @@ import { type Scanners, policyFor } from "./scanners.ts";
 import type { Stores } from "./stores.ts";
 import { PIECE_SIZE } from "./verdicts/store.ts";
 
-export interface Intake extends AsyncDisposable {
+export interface UploadDoors extends AsyncDisposable {
   readonly doors: Pick<AppOptions, "uploads" | "fileChecks">;
   shutdown(signal: AbortSignal): Promise<void>;
 }
 
-export interface IntakeParts {
+export interface UploadParts {
   /** Of downloads, whose means it shares. */
   readonly pipeline: Pipeline;
   /** Tells whose token it is. */
@@ -38,7 +38,7 @@ export interface IntakeParts {
   readonly pseudonym: string;
 }
 
-export function openIntake(config: Config, parts: IntakeParts): Intake {
+export function openUploads(config: Config, parts: UploadParts): UploadDoors {
   const { pipeline, source, stores, admission, reports } = parts;
   const { scan, download } = config;
   const reception = new Reception({
