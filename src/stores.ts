@@ -12,10 +12,10 @@ import { SharedOverrides } from "./verdicts/overrides-shared.ts";
 import { type OverrideSource, Overrides } from "./verdicts/overrides.ts";
 import type { RedisConnectionOptions } from "./verdicts/redis-connection.ts";
 import { RedisRecords } from "./verdicts/redis-records.ts";
-import { RedisVerdictStore } from "./verdicts/redis.ts";
-import { RedisDoubts } from "./verdicts/shared-doubts.ts";
+import { SharedVerdictStore } from "./verdicts/shared-verdicts.ts";
+import { DoubtRecords } from "./verdicts/shared-doubts.ts";
 import { SharedProvenSizes } from "./verdicts/shared-proofs.ts";
-import { LocalSharing, RedisSharing, type Sharing } from "./verdicts/sharing.ts";
+import { LocalSharing, LeaseSharing, type Sharing } from "./verdicts/sharing.ts";
 import type { VerdictStore } from "./verdicts/store.ts";
 
 export interface Stores extends AsyncDisposable {
@@ -24,7 +24,7 @@ export interface Stores extends AsyncDisposable {
   readonly overrides: Overrides;
   readonly sharing: Sharing;
   /** What instances with one Redis tell each other of their scanners. */
-  readonly shared: { readonly proofs: SharedProvenSizes; readonly doubts: RedisDoubts } | undefined;
+  readonly shared: { readonly proofs: SharedProvenSizes; readonly doubts: DoubtRecords } | undefined;
 }
 
 /** Milliseconds that other instances may rely on a proven size; the instance that found it proves it again before that. */
@@ -82,7 +82,7 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
   if (records !== undefined) opened.use(records);
   const ttl = ttlsOf(config);
   const options = { maxEntries: cache.max_size, ttl };
-  const verdicts = opened.use(records === undefined ? new MemoryVerdictStore(options) : new RedisVerdictStore({ ...options, records }));
+  const verdicts = opened.use(records === undefined ? new MemoryVerdictStore(options) : new SharedVerdictStore({ ...options, records }));
   const sources: OverrideSource[] = [];
   const byHand =
     records === undefined
@@ -92,10 +92,10 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
   if (cache.blocked_hashes_path !== undefined) {
     sources.push(opened.use(await BlockList.open({ path: cache.blocked_hashes_path, keys, log })));
   }
-  const sharing = records && opened.use(new RedisSharing({ records, patience: 2 * config.scan.timeout }));
+  const sharing = records && opened.use(new LeaseSharing({ records, patience: 2 * config.scan.timeout }));
   const shared = records && {
     proofs: new SharedProvenSizes(records, derive("proven sizes"), PROOF_LIFETIME),
-    doubts: new RedisDoubts({ records, secret: derive("doubts"), lifetime: Math.max(ttl.clean, ttl.infected) }),
+    doubts: new DoubtRecords({ records, secret: derive("doubts"), lifetime: Math.max(ttl.clean, ttl.infected) }),
   };
   const parts = opened.move();
   return {

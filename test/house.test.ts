@@ -135,7 +135,7 @@ const ALLOWED: readonly Import[] = [
   ["src/main.ts", "./command/scan.ts"],
   ["src/gateway.ts", "../icap/index.ts"],
   ["src/gateway.ts", "./scan/icap-scanner.ts"],
-  ["src/gateway.ts", "./verdicts/redis.ts"],
+  ["src/gateway.ts", "./verdicts/shared-verdicts.ts"],
   ["src/main.ts", "./gateway.ts"],
   ["src/main.ts", "./config/load.ts"],
   ["src/main.ts", "./observability/log.ts"],

@@ -1,4 +1,4 @@
-/** Verdicts in this process: the whole store of a gateway without Redis, and the near part of one with it. */
+/** Verdicts in this process: the whole store of a gateway that shares with nobody, and the near part of one that does. */
 import { LRUCache } from "lru-cache";
 import type { KeptVerdict, SourceRecord, VerdictRecord, VerdictStore } from "./store.ts";
 

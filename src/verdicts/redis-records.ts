@@ -1,9 +1,11 @@
 /** Sealed values in Redis, under names of ours; the right to be the only one who does something; and hints from instance to instance. */
 import { Fingerprint } from "./fingerprint.ts";
-import { Lease } from "./lease.ts";
 import { assertSecret } from "./keys.ts";
+import { Lease } from "./lease.ts";
 import { MAX_VALUE_BYTES, RecordCodec } from "./record-codec.ts";
 import { openConnection, type RedisConnectionOptions } from "./redis-connection.ts";
+import type { ParseRecord, Records, RecordsHealth } from "./records.ts";
+import { RedisLeases } from "./redis-leases.ts";
 import { RedisLink, type StoreLog } from "./redis-link.ts";
 import { MAX_MESSAGE_BYTES, RedisSubscriptions } from "./redis-subscriptions.ts";
 import { SealedHash } from "./sealed-hash.ts";
@@ -26,14 +28,15 @@ export interface RedisRecordsOptions {
 /** Milliseconds between two lines in the log about dropped values, and for which health tells of them. */
 const DROPPED_INTERVAL = 60_000;
 
-/** Nothing here rejects, or takes longer than the small limit of one operation: a Redis that is away knows nothing. */
-export class RedisRecords implements Disposable {
+/** Whoever can reach Redis reads the names, and who can write there can remove anything, or put back what was. */
+export class RedisRecords implements Records, Disposable {
   readonly #options: RedisRecordsOptions;
   readonly #now: () => number;
   readonly #link: RedisLink;
   readonly #subscriptions: RedisSubscriptions;
   readonly #fingerprint: Fingerprint;
   readonly #codec: RecordCodec;
+  readonly #leases: RedisLeases;
   #dropped = 0;
   #droppedLogged = -Infinity;
 
@@ -46,15 +49,12 @@ export class RedisRecords implements Disposable {
     const { log } = options;
     const connection = openConnection(options.connection);
     this.#link = new RedisLink({ connection, log, now: this.#now, onFound: () => void this.#fingerprint.check() });
+    this.#leases = new RedisLeases(this.#link);
     this.#subscriptions = new RedisSubscriptions(connection, log);
     this.#fingerprint = new Fingerprint({ ...options, link: this.#link, key: this.#key("fingerprint") });
   }
 
-  /** The record under a name, if it is ours, sound and not expired (ms since the epoch). `parse` gives undefined for what is not sound. */
-  async get<T>(
-    name: string,
-    parse: (content: unknown) => T | undefined,
-  ): Promise<{ readonly record: T; readonly expiresAt: number } | undefined> {
+  async get<T>(name: string, parse: ParseRecord<T>): Promise<{ readonly record: T; readonly expiresAt: number } | undefined> {
     const key = this.#key(name);
     // GETRANGE, because GET would bring in whatever somebody put there; one byte more than the longest tells that it is longer.
     const answer = await this.#link.ask((redis) => redis.getrangeBuffer(key, 0, MAX_VALUE_BYTES));
@@ -67,7 +67,6 @@ export class RedisRecords implements Disposable {
     return opened.expiresAt > this.#now() ? { record, expiresAt: opened.expiresAt } : undefined;
   }
 
-  /** @param ttl milliseconds; with less than one, what was there is removed */
   async set(name: string, record: unknown, ttl: number): Promise<void> {
     const key = this.#key(name);
     const lifetime = Math.floor(ttl);
@@ -81,42 +80,25 @@ export class RedisRecords implements Disposable {
     await this.#link.ask((redis) => redis.del(this.#key(name)));
   }
 
-  /**
-   * The right to do what this name stands for; `taken` while another one has it. While Redis is away nobody can be asked, and everybody has
-   * the right. Whoever gets it must dispose of it; one that is not (its process died) ends after `ttl` milliseconds.
-   */
   async lease(name: string, ttl: number): Promise<Lease | "taken"> {
-    return Lease.take(this.#link, this.#key(`lease:${name}`), ttl);
+    return Lease.take(this.#leases, this.#key(`lease:${name}`), ttl);
   }
 
-  /**
-   * All records of a hash that are ours, sound and not expired, by field. Undefined when that can't be found out; what is not among them may
-   * have been removed by anybody.
-   */
-  async hashEntries<T>(name: string, parse: (content: unknown) => T | undefined): Promise<ReadonlyMap<string, T> | undefined> {
+  async hashEntries<T>(name: string, parse: ParseRecord<T>): Promise<ReadonlyMap<string, T> | undefined> {
     return this.#hash(name).entries(parse);
   }
 
-  /**
-   * @param field at most 128 bytes; who can read Redis reads it
-   * @param record at most about 4000 bytes of JSON
-   * @param expiresAt ms since the epoch; never, without it
-   * @returns whether Redis has it now
-   */
   async hashSet(name: string, field: string, record: unknown, expiresAt?: number): Promise<boolean> {
     return this.#hash(name).set(field, record, expiresAt);
   }
 
-  /** Whoever can reach Redis reads it, and can send the like: it is a hint and no more. What is longer than 1 KiB is not sent. */
+  /** Whoever can reach Redis reads it, and can send the like. */
   async publish(channel: string, message: string): Promise<void> {
     if (Buffer.byteLength(message) > MAX_MESSAGE_BYTES) return;
     await this.#link.ask((redis) => redis.publish(this.#key(channel), message));
   }
 
-  /**
-   * @param listener gets what anybody sends, at most 1 KiB, and maybe never gets what was sent
-   * @param onReconnect called each time that listening has begun, the first one too: what was sent until then may have been missed
-   */
+  /** `listener` gets what anybody sends. */
   subscribe(channel: string, listener: (message: string) => void, onReconnect: () => void = () => undefined): Disposable {
     return this.#subscriptions.subscribe(this.#key(channel), listener, onReconnect);
   }
@@ -126,7 +108,7 @@ export class RedisRecords implements Disposable {
     return this.#fingerprint.conflict;
   }
 
-  health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
+  health(): RecordsHealth {
     const { problem, away } = this.#link;
     const deaf = away ? undefined : this.#subscriptions.problem;
     const dropped = this.#now() - this.#droppedLogged < DROPPED_INTERVAL;
