@@ -1,15 +1,16 @@
 /** Where a gateway keeps what outlasts a request: verdicts, what operators decide by hand, what instances tell each other. */
 import { hkdfSync } from "node:crypto";
 import type { Config } from "./config/load.ts";
-import { type RequestKeys, loadRequestKeys } from "./crypto/keys.ts";
+import { type RequestKeys, type RequestSecrets, loadRequestKeys } from "./crypto/keys.ts";
 import type { Logger } from "./observability/log.ts";
 import type { Metrics } from "./observability/metrics.ts";
 import { VerdictKeys } from "./verdicts/keys.ts";
-import { MemoryVerdictStore } from "./verdicts/memory.ts";
+import { DEFAULT_MAX_BYTES, MemoryVerdictStore } from "./verdicts/memory.ts";
 import { BlockList } from "./verdicts/overrides-block-list.ts";
 import { FileOverrides } from "./verdicts/overrides-file.ts";
 import { SharedOverrides } from "./verdicts/overrides-shared.ts";
 import { type OverrideSource, Overrides } from "./verdicts/overrides.ts";
+import type { Records } from "./verdicts/records.ts";
 import type { RedisConnectionOptions } from "./verdicts/redis-connection.ts";
 import { RedisRecords } from "./verdicts/redis-records.ts";
 import { SharedVerdictStore } from "./verdicts/shared-verdicts.ts";
@@ -23,8 +24,29 @@ export interface Stores extends AsyncDisposable {
   readonly verdicts: VerdictStore;
   readonly overrides: Overrides;
   readonly sharing: Sharing;
-  /** What instances with one Redis tell each other of their scanners. */
-  readonly shared: { readonly proofs: SharedProvenSizes; readonly doubts: DoubtRecords } | undefined;
+  readonly shared: SharedKnowledge | undefined;
+}
+
+/** What processes tell each other of their scanners. */
+export interface SharedKnowledge {
+  readonly proofs: SharedProvenSizes;
+  readonly doubts: DoubtRecords;
+  /** Names those for whom this machine's loopback addresses are the same services, if there are any others. */
+  readonly machine: string | undefined;
+}
+
+/** One of several processes that serve one port. */
+export interface WorkerPlace {
+  /** From 1. A process that takes another's place has its number. */
+  readonly number: number;
+  /** Others serve already. */
+  readonly replaces: boolean;
+  /** Names all of them together. */
+  readonly group: string;
+  /** Of all of them: where there is no Redis. */
+  readonly records: Records;
+  /** Theirs, too. */
+  readonly secrets: RequestSecrets;
 }
 
 /** Milliseconds that other instances may rely on a proven size; the instance that found it proves it again before that. */
@@ -72,22 +94,29 @@ export function openRecords(
  * Redis is connected to in the background.
  * @throws OverrideError for a list of blocked hashes, or a file of overrides, that can't be used.
  */
-export async function openStores(config: Config, requestKeys: RequestKeys, log: Logger, metrics: Metrics): Promise<Stores> {
+export async function openStores(
+  config: Config,
+  requestKeys: RequestKeys,
+  log: Logger,
+  metrics: Metrics,
+  worker?: WorkerPlace,
+): Promise<Stores> {
   const { result_cache: cache } = config;
   await using opened = new AsyncDisposableStack();
   const derive = secretsOf(config, requestKeys);
   const keys = new VerdictKeys(derive("verdict keys"));
   const onDropped = (): void => metrics.dropped();
-  const records = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped });
-  if (records !== undefined) opened.use(records);
+  const redis = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped });
+  if (redis !== undefined) opened.use(redis);
+  const records: Records | undefined = redis ?? worker?.records;
   const ttl = ttlsOf(config);
-  const options = { maxEntries: cache.max_size, ttl };
+  const options = { maxEntries: cache.max_size, maxBytes: DEFAULT_MAX_BYTES / config.web.workers, ttl };
   const verdicts = opened.use(records === undefined ? new MemoryVerdictStore(options) : new SharedVerdictStore({ ...options, records }));
   const sources: OverrideSource[] = [];
   const byHand =
-    records === undefined
+    redis === undefined
       ? await FileOverrides.open({ path: cache.overrides_path, secret: derive("overrides"), keys, log })
-      : await openSharedOverrides(records, keys, log);
+      : await openSharedOverrides(redis, keys, log);
   sources.push(opened.use(byHand));
   if (cache.blocked_hashes_path !== undefined) {
     sources.push(opened.use(await BlockList.open({ path: cache.blocked_hashes_path, keys, log })));
@@ -95,7 +124,13 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
   const sharing = records && opened.use(new LeaseSharing({ records, patience: 2 * config.scan.timeout }));
   const shared = records && {
     proofs: new SharedProvenSizes(records, derive("proven sizes"), PROOF_LIFETIME),
-    doubts: new DoubtRecords({ records, secret: derive("doubts"), lifetime: Math.max(ttl.clean, ttl.infected) }),
+    doubts: new DoubtRecords({
+      records,
+      secret: derive("doubts"),
+      lifetime: Math.max(ttl.clean, ttl.infected),
+      ...(worker === undefined ? {} : { worker: String(worker.number) }),
+    }),
+    machine: worker?.group,
   };
   const parts = opened.move();
   return {

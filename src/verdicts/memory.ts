@@ -19,7 +19,8 @@ export interface MemoryVerdictStoreOptions {
   readonly now?: () => number;
 }
 
-const DEFAULT_MAX_BYTES = 64 * 1024 * 1024;
+/** Of a gateway, however many processes it has. */
+export const DEFAULT_MAX_BYTES = 64 * 1024 * 1024;
 /** Key, bookkeeping and small fields of one record, rounded up. */
 const RECORD_OVERHEAD = 512;
 
