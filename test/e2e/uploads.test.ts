@@ -43,6 +43,9 @@ const upload = async (bytes: Uint8Array): Promise<string> =>
   (await client.uploadContent(new Blob([Uint8Array.from(bytes)]), { type: "text/plain", name: "a file.txt", includeFilename: true }))
     .content_uri;
 
+const post = (token: string, body: Buffer): ReturnType<typeof rawRequest> =>
+  rawRequest(nginx.url, "/_matrix/media/v3/upload", { method: "POST", headers: { authorization: `Bearer ${token}` }, body });
+
 /** Synapse's own answer, past the gateway. */
 async function stored(mxc: string): Promise<{ readonly body: Buffer; readonly disposition: string | undefined }> {
   const response = await fetch(`${stack.synapse.url}/_matrix/client/v1/media/download/${mxc.slice("mxc://".length)}`, {
@@ -79,8 +82,6 @@ describe("matrix-js-sdk's upload", () => {
   it("is refused by Synapse's own limit, and by its own word of a token that it does not know", async () => {
     const { "m.upload.size": limit = 0 } = await client.getMediaConfig();
     expect(limit).toBe(10 * 1024 * 1024);
-    const post = (token: string, body: Buffer): ReturnType<typeof rawRequest> =>
-      rawRequest(nginx.url, "/_matrix/media/v3/upload", { method: "POST", headers: { authorization: `Bearer ${token}` }, body });
     expect(await post(alice.token, Buffer.alloc(limit + 1))).toMatchObject({ status: 413, json: { errcode: "M_TOO_LARGE" } });
     expect(await post("unknown", Buffer.from("x"))).toMatchObject({
       status: 401,
