@@ -1,12 +1,13 @@
 /** The composition root: from a configuration to a gateway that answers. */
-import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import type { Config } from "./config/load.ts";
+import { adoptRequestKeys } from "./crypto/keys.ts";
 import { createAdminApp, type Readiness } from "./http/admin.ts";
 import { createApp } from "./http/app.ts";
 import { ClientAddresses } from "./http/client-address.ts";
-import { type Listener, listen } from "./http/server.ts";
+import { newPseudonym } from "./http/not-from-itself.ts";
+import { type Listener, MAX_CONNECTIONS, listen } from "./http/server.ts";
 import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
 import { Permissions } from "./media/permissions.ts";
@@ -21,20 +22,34 @@ import { MediaMemory } from "./scan/media-memory.ts";
 import { Pipeline } from "./scan/pipeline.ts";
 import type { Scanner } from "./scan/scanner.ts";
 import { openScanners, policyFor } from "./scanners.ts";
-import { type Stores, openRequestKeys, openStores } from "./stores.ts";
+import { type Stores, type WorkerPlace, openRequestKeys, openStores } from "./stores.ts";
 import { openUploads } from "./uploads.ts";
 import { PIECE_SIZE } from "./verdicts/store.ts";
 
+/** What clients are answered by. */
+export interface Service extends AsyncDisposable {
+  readonly address: { readonly host: string; readonly port: number };
+  readonly readiness: () => Readiness;
+  readonly metrics: Metrics;
+  /** Not ready at once; what runs may finish for `SHUTDOWN_LIMIT`, and is then cut off. */
+  shutdown(): Promise<void>;
+  /** As at the end of `SHUTDOWN_LIMIT`: what runs is cut off. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Beside it, a second listener for those who run it. */
 export interface Gateway extends AsyncDisposable {
   readonly address: { readonly host: string; readonly port: number };
   readonly adminAddress: { readonly host: string; readonly port: number };
   readonly readiness: () => Readiness;
-  /** Not ready at once; what runs may finish for `SHUTDOWN_LIMIT`, and is then cut off. */
   shutdown(): Promise<void>;
 }
 
 /** Milliseconds; below what orchestrators usually grant between SIGTERM and SIGKILL. */
 const SHUTDOWN_LIMIT = 20_000;
+
+/** Milliseconds that a worker that takes another's place waits for its scanners before it serves: until then, others do. */
+const SETTLING_LIMIT = 5_000;
 
 /** Milliseconds that the homeserver may take over what is passed on to it; it fetches pages of the web for previews. */
 const FORWARD_LIMIT = 30_000;
@@ -45,21 +60,45 @@ const FORWARD_LIMIT = 30_000;
  * @throws whatever keeps it from starting; nothing is left running then.
  */
 export async function createGateway(config: Config, options: { readonly log: Logger }): Promise<Gateway> {
-  const { log } = options;
+  await using started = new AsyncDisposableStack();
+  const service = started.use(await openService(config, options));
+  const adminListener = started.adopt(await listen(createAdminApp(service), config.admin), cutOff);
+  const parts = started.move();
+  let ended: Promise<void> | undefined;
+  const shutdown = (): Promise<void> => {
+    // Asked for its readiness until the last answer is out.
+    ended ??= service.shutdown().then(() => parts.disposeAsync());
+    return ended;
+  };
+  const { address, readiness } = service;
+  return { address, adminAddress: adminListener.address, readiness, shutdown, [Symbol.asyncDispose]: shutdown };
+}
+
+/**
+ * All but the second listener.
+ * @param options.worker what sets it apart from others of the same gateway; its limits are in its configuration
+ * @throws whatever keeps it from starting; nothing is left running then.
+ */
+export async function openService(
+  config: Config,
+  { log, worker }: { readonly log: Logger; readonly worker?: WorkerPlace },
+): Promise<Service> {
   await using started = new AsyncDisposableStack();
   const metrics = createMetrics();
   const reports = new GatewayReports(log, metrics);
 
   await access(config.scan.temp_directory, constants.R_OK | constants.W_OK | constants.X_OK);
-  const keys = started.adopt(await openRequestKeys(config), (open) => open.free());
+  const keys = started.adopt(await (worker === undefined ? openRequestKeys(config) : adoptRequestKeys(worker.secrets)), (open) =>
+    open.free(),
+  );
   for (const warning of keys.warnings) log.warn(warning);
-  const pseudonym = `matrix-icap-gateway-${randomBytes(8).toString("hex")}`;
+  const pseudonym = worker?.pseudonym ?? newPseudonym();
   const homeserver = openHomeserver(config, pseudonym);
   const permissions = openPermissions(config, homeserver);
   const source = started.use(permissions ?? homeserver);
   const spools = started.use(openSpools(config));
   const types = started.use(createTypeDetector());
-  const stores = started.use(await openStores(config, keys, log, metrics));
+  const stores = started.use(await openStores(config, keys, log, metrics, worker));
   const opened = openScanners(config, stores.shared, reports, log);
   const { icap, scripts, all: scanners } = opened;
   for (const scanner of scanners) started.use(scanner);
@@ -122,22 +161,31 @@ export async function createGateway(config: Config, options: { readonly log: Log
     report: (report) => reports.request(report),
     ...uploads.doors,
   });
-  const { listener, adminListener } = await openListeners(config, app, readiness, metrics, started);
-  for (const scanner of scanners) void scanner.start();
+  const { host, port, workers } = config.web;
+  const open = (): Promise<Listener> => listen(app, { host, port, maxConnections: Math.floor(MAX_CONNECTIONS / workers) });
+  const replaces = worker?.replaces === true;
+  if (replaces) await settled(scanners);
+  const listener = started.adopt(await open(), cutOff);
+  if (!replaces) for (const scanner of scanners) void scanner.start();
 
   const parts = started.move();
   let ended: Promise<void> | undefined;
-  const shutdown = (): Promise<void> => {
+  const cut = new AbortController();
+  const end = (limit: AbortSignal): Promise<void> => {
     closing = true;
-    ended ??= (async () => {
-      const limit = AbortSignal.timeout(SHUTDOWN_LIMIT);
-      await Promise.all([listener.close(limit), pipeline.shutdown(limit), uploads.shutdown(limit)]);
-      await adminListener.close(AbortSignal.abort());
-      await parts.disposeAsync();
-    })();
+    ended ??= Promise.all([listener.close(limit), pipeline.shutdown(limit), uploads.shutdown(limit)]).then(() => parts.disposeAsync());
     return ended;
   };
-  return { address: listener.address, adminAddress: adminListener.address, readiness, shutdown, [Symbol.asyncDispose]: shutdown };
+  return {
+    address: listener.address,
+    readiness,
+    metrics,
+    shutdown: () => end(AbortSignal.any([cut.signal, AbortSignal.timeout(SHUTDOWN_LIMIT)])),
+    [Symbol.asyncDispose]: () => {
+      cut.abort();
+      return end(cut.signal);
+    },
+  };
 }
 
 const SHUTTING_DOWN: Readiness = { ready: false, degraded: false, problems: ["shutting down"] };
@@ -183,14 +231,10 @@ function cutOff(listener: Listener): Promise<void> {
   return listener.close(AbortSignal.abort());
 }
 
-async function openListeners(
-  config: Config,
-  app: ReturnType<typeof createApp>,
-  readiness: () => Readiness,
-  metrics: Metrics,
-  started: AsyncDisposableStack,
-): Promise<{ listener: Listener; adminListener: Listener }> {
-  const adminListener = started.adopt(await listen(createAdminApp({ readiness, metrics }), config.admin), cutOff);
-  const listener = started.adopt(await listen(app, config.web), cutOff);
-  return { listener, adminListener };
+/** Resolves when they have started, or after a while. */
+async function settled(scanners: readonly Scanner[]): Promise<void> {
+  const { promise: late, resolve } = Promise.withResolvers<void>();
+  const limit = setTimeout(resolve, SETTLING_LIMIT);
+  await Promise.race([late, Promise.all(scanners.map((scanner) => scanner.start()))]);
+  clearTimeout(limit);
 }

@@ -8,6 +8,7 @@ import { UsageError, parseCommandLine } from "./command/command-line.ts";
 import type { Config } from "./config/load.ts";
 import type { Gateway } from "./gateway.ts";
 import type { Logger } from "./observability/log.ts";
+import type { Primary } from "./primary.ts";
 
 keepYoungGenerationSmall();
 cacheCompiledCode();
@@ -31,6 +32,8 @@ SIGTERM and SIGINT end the gateway once it has finished what it is at; a second 
 
 /** Milliseconds: the last resort, past the limit that the gateway sets itself. */
 const FORCED_EXIT = 25_000;
+/** Milliseconds that a worker has to leave nothing behind once its primary is gone. */
+const ABANDONED_EXIT = 3_000;
 /** Milliseconds in which more signals are the same one: Ctrl-C comes from the terminal, from npm and from the launcher. */
 const SAME_SIGNAL = 1000;
 
@@ -51,6 +54,7 @@ async function complaint(error: Error): Promise<string | undefined> {
 }
 
 async function run(args: readonly string[]): Promise<void> {
+  if (args[0] === "worker") return work();
   if (args[0] === "icap") {
     const { icap } = await import("./command/icap.ts");
     process.exitCode = await icap(args.slice(1));
@@ -86,33 +90,68 @@ async function start(file: string): Promise<void> {
   const { config, warnings } = await loadConfig(file);
   const { createLogger } = await import("./observability/log.ts");
   const log = createLogger(config.log);
-  // Rejections that nobody handles come here too. What state is left is anybody's guess, so nothing is served from it.
-  process.on("uncaughtException", (error) => {
-    log.fatal({ err: error }, "unexpected failure; the gateway ends");
-    process.exit(1);
-  });
+  endOnSurprise(log, "the gateway");
   for (const warning of warnings) log.warn(warning);
   const stop = stopRequested(log);
   await using gateway = await startGateway(config, log);
-  log.info({ address: gateway.address, adminAddress: gateway.adminAddress, version: await version() }, "listening");
-  log.info({ signal: await stop }, "shutting down; requests that are under way may finish");
-  setTimeout(() => {
-    log.error("the shutdown takes too long; ending at once");
-    process.exit(1);
-  }, FORCED_EXIT).unref();
-  await gateway.shutdown();
+  const { address, adminAddress } = gateway;
+  log.info({ address, adminAddress, version: await version() }, "listening");
+  const end = await Promise.race([stop, ...("failed" in gateway ? [gateway.failed] : [])]);
+  if (typeof end === "string") log.info({ signal: end }, "shutting down; requests that are under way may finish");
+  else log.fatal(`the gateway ends: ${end.message}`);
+  limitShutdown(log, FORCED_EXIT);
+  const orderly = await gateway.shutdown();
   log.info("bye");
+  if (typeof end !== "string" || orderly === false) process.exitCode = 1;
 }
 
-async function startGateway(config: Config, log: Logger): Promise<Gateway> {
+async function startGateway(config: Config, log: Logger): Promise<Gateway | Primary> {
   try {
-    const { createGateway } = await import("./gateway.ts");
-    return await createGateway(config, { log });
+    if (config.web.workers === 1) return await (await import("./gateway.ts")).createGateway(config, { log });
+    return await (await import("./primary.ts")).createPrimary(config, { log, version: await version() });
   } catch (error) {
     const reason = error instanceof Error ? error.message : "unknown reason";
     log.fatal(log.isLevelEnabled("debug") ? { err: error } : {}, `the gateway can't start: ${reason}`);
     return process.exit(1);
   }
+}
+
+/** One of the processes that a gateway consists of; it is started by another one, which also tells of it. */
+async function work(): Promise<void> {
+  const stop = new Promise<"stop">((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => resolve("stop"));
+  });
+  const { joinPrimary } = await import("./worker.ts");
+  const worker = await joinPrimary(await version());
+  if (worker === undefined) throw new UsageError("worker is no command for people: set web.workers in the configuration");
+  const { log } = worker;
+  endOnSurprise(log, "this worker");
+  const abandoned = worker.abandoned.then(() => limitShutdown(log, ABANDONED_EXIT));
+  const service = await worker.serve().catch(() => process.exit(1));
+  if ((await Promise.race([stop, abandoned])) === "stop") {
+    limitShutdown(log, FORCED_EXIT);
+    await service.shutdown();
+    await worker.leave(service);
+    process.exit(0);
+  }
+  log.fatal("the primary process is gone; this worker ends");
+  await service[Symbol.asyncDispose]();
+  process.exit(1);
+}
+
+/** Rejections that nobody handles come here too. What state is left is anybody's guess, so nothing is served from it. */
+function endOnSurprise(log: Logger, what: string): void {
+  process.on("uncaughtException", (error) => {
+    log.fatal({ err: error }, `unexpected failure; ${what} ends`);
+    process.exit(1);
+  });
+}
+
+function limitShutdown(log: Logger, limit: number): void {
+  setTimeout(() => {
+    log.error("the shutdown takes too long; ending at once");
+    process.exit(1);
+  }, limit).unref();
 }
 
 /** Resolves with the first signal to end. One that comes later, in earnest, ends the process. */

@@ -68,6 +68,7 @@ function openIcapScanners({ icap, scan }: Config, shared: Stores["shared"], repo
       maxFileSize: scan.max_file_size,
       proveSize: service.prove_size,
       ...(shared === undefined ? {} : { sharedProofs: shared.proofs, sharedDoubts: shared.doubts }),
+      ...(shared?.machine === undefined ? {} : { machine: shared.machine }),
       suspend: { failures: suspend.failures, within: suspend.within, pause: suspend.pause, maxPause: suspend.max_pause },
       log: reports,
     });

@@ -1,21 +1,22 @@
 /** Where a gateway keeps what outlasts a request: verdicts, what operators decide by hand, what instances tell each other. */
 import { hkdfSync } from "node:crypto";
 import type { Config } from "./config/load.ts";
-import { type RequestKeys, loadRequestKeys } from "./crypto/keys.ts";
+import { type RequestKeys, type RequestSecrets, loadRequestKeys } from "./crypto/keys.ts";
 import type { Logger } from "./observability/log.ts";
 import type { Metrics } from "./observability/metrics.ts";
 import { VerdictKeys } from "./verdicts/keys.ts";
-import { MemoryVerdictStore } from "./verdicts/memory.ts";
+import { DEFAULT_MAX_BYTES, MemoryVerdictStore } from "./verdicts/memory.ts";
 import { BlockList } from "./verdicts/overrides-block-list.ts";
 import { FileOverrides, overridesIn } from "./verdicts/overrides-file.ts";
 import { SharedOverrides } from "./verdicts/overrides-shared.ts";
 import { type OverrideSource, Overrides } from "./verdicts/overrides.ts";
+import type { Records } from "./verdicts/records.ts";
 import type { RedisConnectionOptions } from "./verdicts/redis-connection.ts";
 import { RedisRecords } from "./verdicts/redis-records.ts";
-import { RedisVerdictStore } from "./verdicts/redis.ts";
-import { RedisDoubts } from "./verdicts/shared-doubts.ts";
+import { SharedVerdictStore } from "./verdicts/shared-verdicts.ts";
+import { DoubtRecords } from "./verdicts/shared-doubts.ts";
 import { SharedProvenSizes } from "./verdicts/shared-proofs.ts";
-import { LocalSharing, RedisSharing, type Sharing } from "./verdicts/sharing.ts";
+import { LocalSharing, LeaseSharing, type Sharing } from "./verdicts/sharing.ts";
 import type { VerdictStore } from "./verdicts/store.ts";
 
 export interface Stores extends AsyncDisposable {
@@ -25,8 +26,32 @@ export interface Stores extends AsyncDisposable {
   readonly sharing: Sharing;
   /** Whether Redis can be used, and other instances are heard; undefined where there is none. */
   readonly redis: (() => RedisRecords["status"]) | undefined;
-  /** What instances with one Redis tell each other of their scanners. */
-  readonly shared: { readonly proofs: SharedProvenSizes; readonly doubts: RedisDoubts } | undefined;
+  /** Undefined where there is no other process. */
+  readonly shared: SharedKnowledge | undefined;
+}
+
+/** What processes tell each other of their scanners. */
+export interface SharedKnowledge {
+  readonly proofs: SharedProvenSizes;
+  readonly doubts: DoubtRecords;
+  /** Names those for whom this machine's loopback addresses are the same services, if there are any others. */
+  readonly machine: string | undefined;
+}
+
+/** One of several processes that serve one port. */
+export interface WorkerPlace {
+  /** From 1. A process that takes another's place has its number. */
+  readonly number: number;
+  /** Others serve already. */
+  readonly replaces: boolean;
+  /** Names all of them together. */
+  readonly group: string;
+  /** What all of them call themselves to the homeserver. */
+  readonly pseudonym: string;
+  /** Of all of them: where there is no Redis. */
+  readonly records: Records;
+  /** Theirs, too. */
+  readonly secrets: RequestSecrets;
 }
 
 /** Milliseconds that other instances may rely on a proven size; the instance that found it proves it again before that. */
@@ -74,22 +99,35 @@ export function openRecords(
  * Redis is connected to in the background.
  * @throws OverrideError for a list of blocked hashes, or a file of overrides, that can't be used.
  */
-export async function openStores(config: Config, requestKeys: RequestKeys, log: Logger, metrics: Metrics): Promise<Stores> {
+export async function openStores(
+  config: Config,
+  requestKeys: RequestKeys,
+  log: Logger,
+  metrics: Metrics,
+  worker?: WorkerPlace,
+): Promise<Stores> {
   const { result_cache: cache } = config;
   await using opened = new AsyncDisposableStack();
   const derive = secretsOf(config, requestKeys);
   const keys = new VerdictKeys(derive("verdict keys"));
   const onDropped = (): void => metrics.dropped();
-  const records = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped });
-  if (records !== undefined) opened.use(records);
+  const redis = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped });
+  if (redis !== undefined) opened.use(redis);
+  const records: Records | undefined = redis ?? worker?.records;
   const ttl = ttlsOf(config);
-  const options = { maxEntries: cache.max_size, ttl };
-  const verdicts = opened.use(records === undefined ? new MemoryVerdictStore(options) : new RedisVerdictStore({ ...options, records }));
-  const overrides = opened.use(await openOverrides(config, derive, keys, records, log));
-  const sharing = records && opened.use(new RedisSharing({ records, patience: 2 * config.scan.timeout }));
+  const options = { maxEntries: cache.max_size, maxBytes: DEFAULT_MAX_BYTES / config.web.workers, ttl };
+  const verdicts = opened.use(records === undefined ? new MemoryVerdictStore(options) : new SharedVerdictStore({ ...options, records }));
+  const overrides = opened.use(await openOverrides(config, derive, keys, redis, log));
+  const sharing = records && opened.use(new LeaseSharing({ records, patience: 2 * config.scan.timeout }));
   const shared = records && {
     proofs: new SharedProvenSizes(records, derive("proven sizes"), PROOF_LIFETIME),
-    doubts: new RedisDoubts({ records, secret: derive("doubts"), lifetime: Math.max(ttl.clean, ttl.infected) }),
+    doubts: new DoubtRecords({
+      records,
+      secret: derive("doubts"),
+      lifetime: Math.max(ttl.clean, ttl.infected),
+      ...(worker === undefined ? {} : { worker: String(worker.number) }),
+    }),
+    machine: worker?.group,
   };
   const parts = opened.move();
   return {
@@ -97,7 +135,7 @@ export async function openStores(config: Config, requestKeys: RequestKeys, log: 
     verdicts,
     overrides,
     sharing: sharing ?? new LocalSharing(),
-    redis: records && (() => records.status),
+    redis: redis && (() => redis.status),
     shared,
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   };
@@ -108,7 +146,7 @@ async function openOverrides(
   { result_cache: cache }: Config,
   derive: DeriveSecret,
   keys: VerdictKeys,
-  records: RedisRecords | undefined,
+  redis: RedisRecords | undefined,
   log: Logger,
 ): Promise<Overrides> {
   await using opened = new AsyncDisposableStack();
@@ -116,10 +154,10 @@ async function openOverrides(
   const { blocked_hashes_path: list, overrides_path: path } = cache;
   if (list !== undefined) sources.push(opened.use(await BlockList.open({ path: list, keys, log })));
   const file = { path, secret: derive("overrides"), keys, log };
-  if (records === undefined) sources.push(opened.use(await FileOverrides.open(file)));
+  if (redis === undefined) sources.push(opened.use(await FileOverrides.open(file)));
   else {
     const left = await overridesIn(file);
-    const shared = opened.use(new SharedOverrides({ records, keys, log }));
+    const shared = opened.use(new SharedOverrides({ records: redis, keys, log }));
     sources.push(shared);
     if (left.length > 0) {
       await shared.adopt(left);

@@ -15,7 +15,7 @@ import { isOnBlockList } from "./verdicts/overrides-block-list.ts";
 import { OverrideFileWriter } from "./verdicts/overrides-file-writer.ts";
 import { SharedOverrideWriter } from "./verdicts/overrides-shared-writer.ts";
 import { OverrideError } from "./verdicts/overrides.ts";
-import { RedisVerdictStore } from "./verdicts/redis.ts";
+import { SharedVerdictStore } from "./verdicts/shared-verdicts.ts";
 
 /** @throws OverrideError when there is no request secret yet, KeyFileError when it can't be used. */
 export async function openVerdictTools(config: Config): Promise<VerdictTools> {
@@ -38,7 +38,7 @@ export async function openVerdictTools(config: Config): Promise<VerdictTools> {
       ? new OverrideFileWriter({ path, secret: derive("overrides"), keys })
       : new SharedOverrideWriter({ records, keys, conflict: () => records.conflict });
   const policy = policyOf(config, log);
-  const verdicts = records && opened.use(new RedisVerdictStore({ records, ttl: ttlsOf(config), maxEntries }));
+  const verdicts = records && opened.use(new SharedVerdictStore({ records, ttl: ttlsOf(config), maxEntries }));
   const parts = opened.move();
   return {
     overrides,

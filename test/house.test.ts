@@ -53,6 +53,8 @@ const FORBIDDEN: readonly Import[] = [
   ["src/config/x.ts", "../../icap/profiles.ts"],
   ["src/command/x.ts", "../../icap/client/service.ts"],
   ["src/observability/x.ts", "../../icap/index.ts"],
+  ["src/cluster/x.ts", "../../icap/index.ts"],
+  ["src/primary.ts", "../icap/index.ts"],
   ["src/errors.ts", "../icap/index.ts"],
 
   // http/ never sees undici, ioredis or the verdict store; scan/ never sees Hono.
@@ -83,6 +85,26 @@ const FORBIDDEN: readonly Import[] = [
   ["src/verdicts/x.ts", "../scan/scanner.ts"],
   ["src/verdicts/x.ts", "../http/../scan/scanner.ts"],
 
+  // cluster/ knows processes and what they keep; nobody knows it but those who start them.
+  ["src/cluster/x.ts", "../http/app.ts"],
+  ["src/cluster/x.ts", "../scan/pipeline.ts"],
+  ["src/cluster/x.ts", "../media/mxc.ts"],
+  ["src/cluster/x.ts", "../crypto/keys.ts"],
+  ["src/cluster/x.ts", "hono"],
+  ["src/cluster/x.ts", "ioredis"],
+  ["src/primary.ts", "./scan/pipeline.ts"],
+  ["src/primary.ts", "./worker.ts"],
+  ["src/worker.ts", "./verdicts/memory.ts"],
+  ["src/worker.ts", "./primary.ts"],
+  ["src/gateway.ts", "./cluster/records.ts"],
+  ["src/gateway.ts", "./worker.ts"],
+  ["src/main.ts", "./cluster/crew.ts"],
+  ...["http", "scan", "media", "crypto", "verdicts", "config", "observability", "command"].flatMap((room): Import[] => [
+    [`src/${room}/z.ts`, "../cluster/records.ts"],
+    [`src/${room}/z.ts`, "../primary.ts"],
+    [`src/${room}/z.ts`, "../worker.ts"],
+  ]),
+
   // What anything may import imports nothing of it.
   ["src/observability/x.ts", "../scan/request.ts"],
   ["src/observability/x.ts", "../media/source.ts"],
@@ -104,7 +126,7 @@ const FORBIDDEN: readonly Import[] = [
   ["src/command/x.ts", "../verdicts/store.ts"],
   ["src/command/x.ts", "../media/mxc.ts"],
   ["src/command/x.ts", "../../quickstart/table.ts"],
-  ...["http", "scan", "media", "crypto", "verdicts", "config", "observability"].flatMap((room): Import[] => [
+  ...["http", "scan", "media", "crypto", "verdicts", "cluster", "config", "observability"].flatMap((room): Import[] => [
     [`src/${room}/y.ts`, "../gateway.ts"],
     [`src/${room}/y.ts`, "../main.ts"],
     [`src/${room}/y.ts`, "../command/scan.ts"],
@@ -135,8 +157,16 @@ const ALLOWED: readonly Import[] = [
   ["src/main.ts", "./command/scan.ts"],
   ["src/gateway.ts", "../icap/index.ts"],
   ["src/gateway.ts", "./scan/icap-scanner.ts"],
-  ["src/gateway.ts", "./verdicts/redis.ts"],
+  ["src/gateway.ts", "./verdicts/shared-verdicts.ts"],
   ["src/main.ts", "./gateway.ts"],
+  ["src/main.ts", "./primary.ts"],
+  ["src/main.ts", "./worker.ts"],
+  ["src/worker.ts", "./gateway.ts"],
+  ["src/worker.ts", "./cluster/records.ts"],
+  ["src/primary.ts", "./cluster/crew.ts"],
+  ["src/primary.ts", "./http/admin.ts"],
+  ["src/cluster/x.ts", "../verdicts/records.ts"],
+  ["src/cluster/x.ts", "../config/load.ts"],
   ["src/main.ts", "./config/load.ts"],
   ["src/main.ts", "./observability/log.ts"],
   ["src/http/x.ts", "../scan/request.ts"],
@@ -149,6 +179,7 @@ const ALLOWED: readonly Import[] = [
   ["src/scan/deeper/x.ts", "../../verdicts/store.ts"],
   ["src/scan/x.ts", "./icap-scanner.ts"],
   ["src/media/x.ts", "undici"],
+  ["src/media/x.ts", "./mime-worker.ts"],
   ["src/verdicts/x.ts", "ioredis"],
   ...["http", "scan", "media", "crypto", "verdicts"].flatMap((room): Import[] => [
     [`src/${room}/y.ts`, "../errors.ts"],

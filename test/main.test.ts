@@ -95,6 +95,7 @@ describe("the command line", () => {
     [["--frobnicate"], "matrix-icap-gateway: Unknown option '--frobnicate'"],
     [["-c"], "matrix-icap-gateway: Option '-c, --config <value>' argument missing"],
     [[], "matrix-icap-gateway: -c FILE is missing"],
+    [["worker"], "matrix-icap-gateway: worker is no command for people: set web.workers in the configuration"],
   ])("%j is an error in one line, with exit status 2", async (args, message) => {
     expect(await main(...args)).toMatchObject({ code: 2, stdout: "", stderr: `${message} (--help shows what there is)\n` });
   });

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RedisRecords, type RedisRecordsOptions } from "../../src/verdicts/redis-records.ts";
-import { RedisVerdictStore } from "../../src/verdicts/redis.ts";
+import { SharedVerdictStore } from "../../src/verdicts/shared-verdicts.ts";
 import type { SourceRecord } from "../../src/verdicts/store.ts";
 import { measureLoad } from "../measurements.ts";
 import type { FactRow, Facts, GatewaySetup } from "../row.ts";
@@ -64,7 +64,7 @@ async function fill(redis: RedisPeer, verdicts: number): Promise<number> {
   const wanted = before.keys + 2 * verdicts;
   const ttl = { clean: DAY, infected: DAY };
   using records = new RedisRecords({ connection: { url: redis.url }, keyPrefix: "mig:", secret: randomBytes(32), log: QUIET });
-  await using store = new RedisVerdictStore({ records, ttl, maxEntries: 1 });
+  await using store = new SharedVerdictStore({ records, ttl, maxEntries: 1 });
   for (let keys = before.keys, vain = 0; keys < wanted;) {
     const batch = Math.min(BATCH, Math.ceil((wanted - keys) / 2));
     await Promise.all(Array.from({ length: batch }, () => remember(store)));
@@ -77,7 +77,7 @@ async function fill(redis: RedisPeer, verdicts: number): Promise<number> {
   return (await redis.memory()) - before.memory;
 }
 
-async function remember(store: RedisVerdictStore): Promise<void> {
+async function remember(store: SharedVerdictStore): Promise<void> {
   const content = randomName();
   const stamps = { antivirus: { tag: '"CI0001-2.9.1.27940-clamav-1.4.6"', at: Date.now() } };
   const verdict = await store.rememberVerdict(content, { outcome: "clean", stamps });

@@ -1,5 +1,5 @@
 /** From a file to a configuration, or to everything that is wrong with it. */
-import { totalmem } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
 import * as z from "zod";
 import { UnusableFileError, readTextFile } from "./files.ts";
 import { ConfigError, type Path, type Problem, describe, explain, wordsFor } from "./problems.ts";
@@ -29,7 +29,9 @@ export async function loadConfig(path: string): Promise<{ config: Config; warnin
   }
   const { config, problems } = await readSecrets(parsed.data);
   if (problems.length > 0) throw new ConfigError(path, inOrder(problems.map((problem) => yaml.problemAt(problem.path, problem.message))));
-  const warnings = remarks(config, memoryLimit()).map((remark) => describe(path, yaml.problemAt(remark.path, remark.message)));
+  const warnings = remarks(config, { memory: memoryLimit(), processors: availableParallelism() }).map((remark) =>
+    describe(path, yaml.problemAt(remark.path, remark.message)),
+  );
   return { config, warnings };
 }
 

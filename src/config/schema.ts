@@ -5,6 +5,7 @@ import { resultCache } from "./cache-section.ts";
 import { ALWAYS } from "./fields.ts";
 import { icap } from "./icap-section.ts";
 import { admin, crypto, download, log, scan, scanFile, transparent, upload, web } from "./sections.ts";
+import { shareIssues } from "./worker-shares.ts";
 
 export const schema = z
   .strictObject({ web, admin, icap, scan, upload, scan_file: scanFile, result_cache: resultCache, download, transparent, crypto, log })
@@ -52,6 +53,7 @@ export const schema = z
     if (typeof port === "number" && port !== 0 && port === value.admin?.port && value.web.host === value.admin.host) {
       context.addIssue({ code: "custom", path: ["admin", "port"], message: "must not be the port of the web section too" });
     }
+    for (const issue of shareIssues(value ?? {})) context.addIssue({ code: "custom", ...issue });
   }, ALWAYS);
 
 /** What the file says, with defaults filled in. */
@@ -111,10 +113,11 @@ export interface Remark {
 
 /**
  * What works, but may surprise.
- * @param memory bytes that this process may use
+ * @param machine bytes that may be used, and processors
  */
-export function remarks(config: Config, memory: number): Remark[] {
+export function remarks(config: Config, { memory, processors }: { readonly memory: number; readonly processors: number }): Remark[] {
   const found: Remark[] = [];
+  const { workers } = config.web;
   const remark = (path: Remark["path"], message: string) => found.push({ path, message });
   for (const [index, service] of config.icap.entries()) {
     const { pause, max_pause: maxPause } = service.suspend;
@@ -122,8 +125,12 @@ export function remarks(config: Config, memory: number): Remark[] {
     if (service.connect_timeout > service.total_timeout) {
       remark(["icap", index, "connect_timeout"], "is longer than total_timeout, which is what counts");
     }
-    if (service.prove_size && service.canary.length > 0 && service.max_connections < 3) {
-      remark(["icap", index, "max_connections"], "is so small that files wait while the service proves up to which size it scans");
+    if (service.prove_size && service.canary.length > 0 && service.max_connections < 3 * workers) {
+      const divided = workers === 1 ? "" : `divided by ${workers} workers `;
+      remark(
+        ["icap", index, "max_connections"],
+        `${divided}is so small that files wait while the service proves up to which size it scans`,
+      );
     }
     for (const [at, url] of service.urls.entries()) {
       if (!isLoopback(url) && /^icap:/i.test(url)) {
@@ -153,6 +160,12 @@ export function remarks(config: Config, memory: number): Remark[] {
     remark(["scan", "on_modified"], "hands on what the only scanner sent back, on that scanner's word alone");
   }
   if (config.scan.spool.memory > memory / 2) remark(["scan", "spool", "memory"], "is more than half of the memory that there is");
+  const { media_memory: media, max_file_size: largest } = config.result_cache;
+  if (config.download.authorization_ttl > 0 && media > 0 && media < workers * largest) {
+    const divided = workers === 1 ? "" : `divided by ${workers} workers `;
+    remark(["result_cache", "media_memory"], `${divided}is less than result_cache.max_file_size: nothing that is larger is held`);
+  }
+  if (workers > 1 && workers > processors) remark(["web", "workers"], `are more than the ${processors} processors that there are`);
   if (config.scan.on_unavailable === "allow") remark(["scan", "on_unavailable"], "files pass unscanned while a scanner does not answer");
   if (config.scan.on_unscannable === "allow") remark(["scan", "on_unscannable"], "files pass that no scanner could look into");
   if (config.scan.allowed_mimetypes?.length === 0) remark(["scan", "allowed_mimetypes"], "is empty: every file is blocked");

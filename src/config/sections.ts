@@ -1,7 +1,8 @@
 /** The sections of the configuration file: keys, defaults and what must hold within a section. `config.example.yaml` explains each key. */
 import * as z from "zod";
 import { homeserverUrlProblem, networkProblem, proxyUrlProblem } from "./addresses.ts";
-import { ALWAYS, LONGEST_TIMER, MIB, checked, count, duration, durationOrNone, host, path, port, section, size } from "./fields.ts";
+import { ALWAYS, LONGEST_TIMER, checked, count, duration, durationOrNone, host, path, port, section, size } from "./fields.ts";
+import { LEAST_SPOOL_MEMORY, MOST_WORKERS } from "./worker-shares.ts";
 
 const MEDIA_TYPE = /^[a-z0-9][\w!#$&^.+-]*\/[a-z0-9][\w!#$&^.+-]*$/;
 const mediaType = checked((text) => {
@@ -29,6 +30,7 @@ const additionalHeaders = z.record(
 export const web = section({
   host: host.default("127.0.0.1"),
   port: port.default(8080),
+  workers: z.int().min(1).max(MOST_WORKERS).default(1),
   trusted_proxies: z.array(checked(networkProblem)).default([]),
 });
 
@@ -38,7 +40,7 @@ export const admin = section({
 });
 
 const spool = section({
-  memory: size(2 * MIB).prefault("64MiB"),
+  memory: size(LEAST_SPOOL_MEMORY).prefault("64MiB"),
   disk: size(1).prefault("10GiB"),
 });
 

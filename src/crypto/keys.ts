@@ -10,6 +10,9 @@ import { decodeBase64 } from "./base64.ts";
 /** The Python scanner's secret file (32 bytes in base64), or the legacy scanner's libolm pickle. */
 export type RequestKeySource = { readonly secretPath: string } | { readonly picklePath: string; readonly pickleKey: string };
 
+/** Private keys of 32 bytes, the current one first: all that another process needs to have the same keys. */
+export type RequestSecrets = readonly Uint8Array[];
+
 /** A PkEncryption message; each part in unpadded standard base64, the only form libolm reads. */
 export interface EncryptedMessage {
   readonly ciphertext: string;
@@ -29,6 +32,8 @@ export interface RequestKeys {
   decrypt<T>(message: EncryptedMessage, read: (plaintext: string) => T | undefined): T | undefined;
   /** 32 bytes for another purpose, always the same for one label and current key: HKDF-SHA-256 (RFC 5869) of the private key. */
   deriveSecret(label: string): Buffer;
+  /** Copies. Whoever holds them reads what clients encrypt. */
+  secrets(): RequestSecrets;
   /** Wipes the keys; nothing else may be called afterwards. Idempotent. */
   free(): void;
 }
@@ -74,6 +79,19 @@ export async function loadRequestKeys(source: RequestKeySource, previousSecretPa
   }
 }
 
+/** The keys that another process has loaded. */
+export async function adoptRequestKeys(secrets: RequestSecrets): Promise<RequestKeys> {
+  const olm = await loadOlm();
+  const adopted = secrets.map((secret) => adoptKey(olm, secret));
+  const [current] = adopted;
+  if (current === undefined) throw new RangeError("there is no key");
+  return requestKeys(
+    current,
+    adopted.map(({ decryption }) => decryption),
+    [],
+  );
+}
+
 interface LoadedKey {
   readonly decryption: Olm.PkDecryption;
   readonly publicKey: string;
@@ -97,6 +115,9 @@ function requestKeys(current: LoadedKey, decryptions: Olm.PkDecryption[], warnin
     deriveSecret(label) {
       return Buffer.from(hkdfSync("sha256", privateKey, "", `matrix-icap-gateway ${label}`, SECRET_SIZE));
     },
+    secrets() {
+      return decryptions.map((decryption) => Uint8Array.from(decryption.get_private_key()));
+    },
     free() {
       privateKey.fill(0);
       for (const decryption of decryptions.splice(0)) decryption.free();
@@ -118,10 +139,14 @@ async function loadSecret(olm: typeof Olm, path: string, make: boolean): Promise
     : await readKeyFile(path);
   const secret = decodeBase64(content.trim(), SECRET_SIZE);
   if (secret === undefined) throw new KeyFileError(path, `not the base64 of ${SECRET_SIZE} bytes`);
-  const decryption = new olm.PkDecryption();
-  const publicKey = decryption.init_with_private_key(secret);
+  const key = adoptKey(olm, secret);
   secret.fill(0);
-  return { decryption, publicKey, warnings };
+  return { ...key, warnings };
+}
+
+function adoptKey(olm: typeof Olm, secret: Uint8Array): LoadedKey {
+  const decryption = new olm.PkDecryption();
+  return { decryption, publicKey: decryption.init_with_private_key(secret), warnings: [] };
 }
 
 async function loadPickle(olm: typeof Olm, path: string, pickleKey: string): Promise<LoadedKey> {

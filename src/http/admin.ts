@@ -9,7 +9,7 @@ export interface Readiness {
 }
 
 export interface AdminOptions {
-  readonly readiness: () => Readiness;
+  readonly readiness: () => Readiness | Promise<Readiness>;
   readonly metrics: { readonly contentType: string; render(): Promise<string> };
 }
 
@@ -20,8 +20,8 @@ export interface AdminOptions {
 export function createAdminApp(options: AdminOptions): Hono {
   const app = new Hono();
   app.get("/health/live", (context) => context.json({ status: "live" }));
-  app.get("/health/ready", (context) => {
-    const { ready, degraded, problems } = options.readiness();
+  app.get("/health/ready", async (context) => {
+    const { ready, degraded, problems } = await options.readiness();
     const status = ready ? (degraded ? "degraded" : "ready") : "not ready";
     return context.json({ status, problems }, ready ? 200 : 503);
   });

@@ -9,6 +9,8 @@ import { COMMON_HEADERS } from "./common-headers.ts";
 export interface ListenOptions {
   readonly host: string;
   readonly port: number;
+  /** At once; `MAX_CONNECTIONS` by default. */
+  readonly maxConnections?: number;
 }
 
 export interface Listener {
@@ -22,7 +24,8 @@ const HEADERS_TIMEOUT = 20_000;
 /** Longer than reverse proxies keep idle connections, so that it is they who close them. */
 const KEEP_ALIVE_TIMEOUT = 75_000;
 const MAX_HEADER_SIZE = 16 * 1024;
-const MAX_CONNECTIONS = 10_000;
+/** At once. */
+export const MAX_CONNECTIONS = 10_000;
 /** Milliseconds between two looks for idle connections while the listener ends. */
 const SWEEP_INTERVAL = 50;
 
@@ -63,7 +66,7 @@ export async function listen(app: Application, options: ListenOptions): Promise<
   );
   // Nobody is told to go on before somebody wants the body.
   server.on("checkContinue", answer);
-  server.maxConnections = MAX_CONNECTIONS;
+  server.maxConnections = options.maxConnections ?? MAX_CONNECTIONS;
   await started(server, options);
   const { address, port } = server.address() as AddressInfo;
   return { address: { host: address, port }, close: (signal) => closed(server, signal) };

@@ -1,5 +1,5 @@
 /** What Prometheus sees. Labels come from closed sets and from names in the configuration, never from a request. */
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import { type Aggregator, Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
 import type { ErrorCode } from "../errors.ts";
 
 /** The routes of the scanner API, and the homeserver's own paths; `other` is everything that is none. */
@@ -75,7 +75,12 @@ export interface Metrics {
   /** The text exposition format, with this content type. */
   render(): Promise<string>;
   readonly contentType: string;
+  /** As `MetricsOfWorkers` adds them up. */
+  snapshot(): Promise<MetricsSnapshot>;
 }
+
+/** All metrics with their values; plain data. */
+export type MetricsSnapshot = Awaited<ReturnType<Registry["getMetricsAsJSON"]>>;
 
 export interface MetricSources {
   readonly scanners: () => Iterable<{ readonly name: string; readonly ready: boolean; readonly replicas: readonly MetricReplica[] }>;
@@ -174,6 +179,8 @@ export function createMetrics(): Metrics {
     name: "mig_canary_missed",
     help: "Replicas of a scanner that miss this canary, which they are not required to catch",
     labelNames: ["scanner", "canary"],
+    // Workers see the same replicas.
+    aggregator: "max",
     registers,
   });
 
@@ -216,6 +223,7 @@ export function createMetrics(): Metrics {
     },
     render: () => registry.metrics(),
     contentType: registry.contentType,
+    snapshot: () => registry.getMetricsAsJSON(),
   };
 }
 
@@ -225,12 +233,14 @@ function observeSources(registry: Registry, sources: MetricSources): void {
     help: string,
     labels: readonly Label[],
     collect: () => Iterable<readonly [labels: Readonly<Record<Label, string>>, value: number]>,
+    aggregator: Aggregator = "sum",
   ): void => {
     registry.registerMetric(
       new Gauge({
         name,
         help,
         labelNames: labels,
+        aggregator,
         registers: [],
         collect() {
           this.reset();
@@ -239,25 +249,47 @@ function observeSources(registry: Registry, sources: MetricSources): void {
       }),
     );
   };
-  gauge("mig_scanner_ready", "1 while the scanner proves that it works, else 0", ["scanner"], () =>
-    [...sources.scanners()].map(({ name, ready }) => [{ scanner: name }, ready ? 1 : 0] as const),
+  gauge(
+    "mig_scanner_ready",
+    "1 while the scanner proves that it works (to every worker), else 0",
+    ["scanner"],
+    () => [...sources.scanners()].map(({ name, ready }) => [{ scanner: name }, ready ? 1 : 0] as const),
+    "min",
   );
   const replicas = () =>
     [...sources.scanners()].flatMap(({ name, replicas }) =>
       replicas.map(({ url, ...replica }) => ({ labels: { scanner: name, replica: url }, ...replica })),
     );
-  gauge("mig_replica_state", "1 for the state that a scanner's replica is in, else 0", ["scanner", "replica", "state"], () =>
-    replicas().flatMap(({ labels, state }) => REPLICA_STATES.map((one) => [{ ...labels, state: one }, one === state ? 1 : 0] as const)),
+  gauge(
+    "mig_replica_state",
+    "1 for the state that a scanner's replica is in, else 0; added up over workers",
+    ["scanner", "replica", "state"],
+    () =>
+      replicas().flatMap(({ labels, state }) => REPLICA_STATES.map((one) => [{ ...labels, state: one }, one === state ? 1 : 0] as const)),
   );
-  gauge("mig_replica_proven_size_bytes", "Up to which size a replica has proved that it scans", ["scanner", "replica"], () =>
-    replicas().flatMap(({ labels, provenSize }) => (provenSize === undefined ? [] : [[labels, provenSize] as const])),
+  gauge(
+    "mig_replica_proven_size_bytes",
+    "Up to which size a replica has proved that it scans",
+    ["scanner", "replica"],
+    () => replicas().flatMap(({ labels, provenSize }) => (provenSize === undefined ? [] : [[labels, provenSize] as const])),
+    "min",
   );
   const { redis } = sources;
   if (redis !== undefined) {
-    gauge("mig_redis_up", "1 while Redis answers and keeps what it is given, else 0", [], () => [[{}, redis().usable ? 1 : 0]]);
-    gauge("mig_redis_listening", "1 while messages of other instances are heard through Redis, else 0", [], () => [
-      [{}, redis().listening ? 1 : 0],
-    ]);
+    gauge(
+      "mig_redis_up",
+      "1 while Redis answers (every worker) and keeps what it is given, else 0",
+      [],
+      () => [[{}, redis().usable ? 1 : 0]],
+      "min",
+    );
+    gauge(
+      "mig_redis_listening",
+      "1 while messages of other instances are heard through Redis (by every worker), else 0",
+      [],
+      () => [[{}, redis().listening ? 1 : 0]],
+      "min",
+    );
   }
   gauge("mig_requests", "Requests at work (active) and waiting for their turn (queued)", ["state"], () => {
     const { active, queued } = sources.requests();

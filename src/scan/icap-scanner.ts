@@ -33,6 +33,8 @@ export interface IcapScannerOptions {
   readonly proveSize: boolean;
   /** Where instances tell each other how much a service scans. */
   readonly sharedProofs?: SharedProofs;
+  /** Names those among them who find the same services at loopback addresses; nobody else does, by default. */
+  readonly machine?: string;
   /** Where they tell each other when it may not have worked, and that its ISTag changed; to be there whenever verdicts are shared. */
   readonly sharedDoubts?: SharedDoubts;
   readonly suspend: SuspensionRules;
@@ -209,9 +211,11 @@ function lookOf(service: IcapServiceOptions, describeType: boolean | undefined):
 }
 
 /** Services that only this machine knows by that name may share an ISTag with another machine's, but not its limits. */
-function sharedProofs({ name, sharedProofs, describeType }: IcapScannerOptions, service: IcapServiceOptions) {
-  if (sharedProofs === undefined || isLocal(service.url)) return undefined;
-  return { proofs: sharedProofs, key: JSON.stringify([name, service.url, ...lookOf(service, describeType)]) };
+function sharedProofs({ name, sharedProofs, machine, describeType }: IcapScannerOptions, service: IcapServiceOptions) {
+  const local = isLocal(service.url);
+  if (sharedProofs === undefined || (local && machine === undefined)) return undefined;
+  const place = local ? [machine] : [];
+  return { proofs: sharedProofs, key: JSON.stringify([name, service.url, ...lookOf(service, describeType), ...place]) };
 }
 
 function isLocal(url: string): boolean {

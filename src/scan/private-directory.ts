@@ -9,11 +9,14 @@ import { constants } from "node:fs";
 import { chmod, lstat, mkdtemp, open, readdir, rename, rm, rmdir, statfs, unlink, type FileHandle } from "node:fs/promises";
 import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const PREFIX = "matrix-icap-gateway-script-";
 const SOCKET = "alive";
 /** Milliseconds that a new directory, empty, may take to get its socket. */
 const SETTLING = 60_000;
+/** Milliseconds after which a socket that nobody listens to has been left. */
+const BIRTH = 200;
 /** `f_type` of tmpfs and ramfs, statfs(2). */
 const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
 const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
@@ -41,7 +44,9 @@ export class PrivateDirectory {
   static async open(parent: string): Promise<PrivateDirectory> {
     const path = await mkdtemp(join(parent, PREFIX));
     try {
-      const server = createServer((socket) => socket.destroy()).listen(join(path, SOCKET));
+      const server = createServer((socket) => socket.destroy());
+      // Of this process alone: a worker's would otherwise be its primary's, and outlive it.
+      server.listen({ path: join(path, SOCKET), exclusive: true });
       await once(server, "listening");
       server.unref();
       return new PrivateDirectory(path, MEMORY_FILE_SYSTEMS.has((await statfs(path)).type), server);
@@ -141,7 +146,13 @@ async function isLeftover(path: string): Promise<boolean> {
     if ((stats.mode & 0o700) !== 0o700) await chmod(path, 0o700);
     // Files come only after the socket: where there are some and no socket then, there is none any more.
     const isEmpty = (await readdir(path)).length === 0;
-    const listener = await listenerAt(join(path, SOCKET));
+    const socket = join(path, SOCKET);
+    let listener = await listenerAt(socket);
+    if (listener === "dead") {
+      // It has one before it listens to it; another process may be at just that.
+      await sleep(BIRTH);
+      listener = await listenerAt(socket);
+    }
     return listener === "dead" || (listener === "none" && (!isEmpty || Date.now() - stats.mtimeMs > SETTLING));
   } catch {
     // Gone in the meantime.

@@ -1,4 +1,4 @@
-/** Verdicts in this process: the whole store of a gateway without Redis, and the near part of one with it. */
+/** Verdicts in this process: the whole store of a gateway that shares with nobody, and the near part of one that does. */
 import { LRUCache } from "lru-cache";
 import type { KeptVerdict, SourceRecord, VerdictRecord, VerdictStore } from "./store.ts";
 
@@ -19,7 +19,8 @@ export interface MemoryVerdictStoreOptions {
   readonly now?: () => number;
 }
 
-const DEFAULT_MAX_BYTES = 64 * 1024 * 1024;
+/** Of a gateway, however many processes it has. */
+export const DEFAULT_MAX_BYTES = 64 * 1024 * 1024;
 /** Key, bookkeeping and small fields of one record, rounded up. */
 const RECORD_OVERHEAD = 512;
 

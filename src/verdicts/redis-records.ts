@@ -1,9 +1,11 @@
 /** Sealed values in Redis, under names of ours; the right to be the only one who does something; and hints from instance to instance. */
 import { Fingerprint } from "./fingerprint.ts";
-import { Lease } from "./lease.ts";
 import { assertSecret } from "./keys.ts";
+import { Lease } from "./lease.ts";
 import { MAX_VALUE_BYTES, RecordCodec } from "./record-codec.ts";
 import { openConnection, type RedisConnectionOptions } from "./redis-connection.ts";
+import type { Found, ParseRecord, Records, RecordsHealth, Standing } from "./records.ts";
+import { RedisLeases } from "./redis-leases.ts";
 import { RedisLink, type StoreLog } from "./redis-link.ts";
 import { MAX_MESSAGE_BYTES, RedisSubscriptions } from "./redis-subscriptions.ts";
 import { SealedHash } from "./sealed-hash.ts";
@@ -23,12 +25,6 @@ export interface RedisRecordsOptions {
   readonly now?: () => number;
 }
 
-/** A record, and when it expires (ms since the epoch). */
-export interface Found<T> {
-  readonly record: T;
-  readonly expiresAt: number;
-}
-
 /** What is there must be what was seen there, or of a type that no record has; an empty value removes it. */
 const REPLACE = `local there = redis.pcall("getrange", KEYS[1], 0, ${MAX_VALUE_BYTES})
 if type(there) == "string" and there ~= ARGV[1] then return 0 end
@@ -40,8 +36,8 @@ const MAX_TRIES = 5;
 /** Milliseconds between two lines in the log about dropped values, and for which health tells of them. */
 const DROPPED_INTERVAL = 60_000;
 
-/** Nothing here rejects, or takes longer than the small limit of one operation: a Redis that is away knows nothing. */
-export class RedisRecords implements Disposable {
+/** Whoever can reach Redis reads the names, and who can write there can remove anything, or put back what was. */
+export class RedisRecords implements Records, Disposable {
   readonly #options: RedisRecordsOptions;
   readonly #now: () => number;
   readonly #link: RedisLink;
@@ -49,6 +45,7 @@ export class RedisRecords implements Disposable {
   readonly #fingerprint: Fingerprint;
   readonly #codec: RecordCodec;
   readonly #hashes: { readonly problem: string | undefined }[] = [];
+  readonly #leases: RedisLeases;
   #dropped = 0;
   #droppedLogged = -Infinity;
 
@@ -61,37 +58,29 @@ export class RedisRecords implements Disposable {
     const { log } = options;
     const connection = openConnection(options.connection);
     this.#link = new RedisLink({ connection, log, now: this.#now, onFound: () => void this.#fingerprint.check() });
+    this.#leases = new RedisLeases({ link: this.#link, codec: this.#codec, now: this.#now });
     this.#subscriptions = new RedisSubscriptions(connection, log);
     this.#fingerprint = new Fingerprint({ ...options, link: this.#link, key: this.#key("fingerprint") });
   }
 
-  /** The record under a name, if it can be had. */
-  async get<T>(name: string, parse: (content: unknown) => T | undefined): Promise<Found<T> | undefined> {
+  async get<T>(name: string, parse: ParseRecord<T>): Promise<Found<T> | undefined> {
     const found = await this.look(name, parse);
     return typeof found === "object" ? found : undefined;
   }
 
-  /** The record under a name, if it is ours, sound and not expired; or why there is none. `parse` gives undefined for what is not sound. */
-  async look<T>(name: string, parse: (content: unknown) => T | undefined): Promise<Found<T> | "nothing" | "away"> {
+  async look<T>(name: string, parse: ParseRecord<T>): Promise<Found<T> | "nothing" | "away"> {
     const key = this.#key(name);
     const there = await this.#read(key);
     return there === "away" ? "away" : (this.#open(key, there, parse) ?? "nothing");
   }
 
-  /** @param ttl milliseconds; with less than one, what was there is removed */
   async set(name: string, record: unknown, ttl: number): Promise<void> {
     const key = this.#key(name);
     const { value, lifetime } = this.#seal(key, record, ttl);
     await this.#link.ask<unknown>((redis) => (value === undefined ? redis.del(key) : redis.set(key, value, "PX", lifetime)));
   }
 
-  /** As `set`, unless what is there already `stays`: then that comes back. Nothing can come in between. */
-  async setUnless<T>(
-    name: string,
-    record: unknown,
-    ttl: number,
-    standing: { readonly parse: (content: unknown) => T | undefined; readonly stays: (found: Found<T>) => boolean },
-  ): Promise<Found<T> | undefined> {
+  async setUnless<T>(name: string, record: unknown, ttl: number, standing: Standing<T>): Promise<Found<T> | undefined> {
     const key = this.#key(name);
     const { value, lifetime } = this.#seal(key, record, ttl);
     if (value !== undefined) {
@@ -110,17 +99,12 @@ export class RedisRecords implements Disposable {
     return undefined;
   }
 
-  /** Returns whether it is gone. */
   async delete(name: string): Promise<boolean> {
     return typeof (await this.#link.ask((redis) => redis.del(this.#key(name)))) === "object";
   }
 
-  /**
-   * The right to do what this name stands for; `taken` while another one has it. While Redis is away nobody can be asked, and everybody has
-   * the right. Whoever gets it must dispose of it; one that is not (its process died) ends after `ttl` milliseconds.
-   */
   async lease(name: string, ttl: number): Promise<Lease | "taken"> {
-    return Lease.take({ link: this.#link, codec: this.#codec, key: this.#key(`lease:${name}`), ttl, now: this.#now });
+    return Lease.take(this.#leases, this.#key(`lease:${name}`), ttl);
   }
 
   /**
@@ -133,34 +117,21 @@ export class RedisRecords implements Disposable {
     return hash;
   }
 
-  /**
-   * All records of a hash that are ours, sound and not expired, by field. Undefined when that can't be found out; what is not among them may
-   * have been removed by anybody.
-   */
-  async hashEntries<T>(name: string, parse: (content: unknown) => T | undefined): Promise<ReadonlyMap<string, T> | undefined> {
+  async hashEntries<T>(name: string, parse: ParseRecord<T>): Promise<ReadonlyMap<string, T> | undefined> {
     return this.#hash(name, parse).entries();
   }
 
-  /**
-   * @param field at most 128 bytes; who can read Redis reads it
-   * @param record at most about 4000 bytes of JSON
-   * @param expiresAt ms since the epoch; never, without it
-   * @returns whether Redis has it now
-   */
   async hashSet(name: string, field: string, record: unknown, expiresAt?: number): Promise<boolean> {
     return this.#hash(name, () => undefined).set(field, record, expiresAt);
   }
 
-  /** Whoever can reach Redis reads it, and can send the like: it is a hint and no more. What is longer than 1 KiB is not sent. */
+  /** Whoever can reach Redis reads it, and can send the like. */
   async publish(channel: string, message: string): Promise<void> {
     if (Buffer.byteLength(message) > MAX_MESSAGE_BYTES) return;
     await this.#link.ask((redis) => redis.publish(this.#key(channel), message));
   }
 
-  /**
-   * @param listener gets what anybody sends, at most 1 KiB, and maybe never gets what was sent
-   * @param onReconnect called each time that listening has begun, the first one too: what was sent until then may have been missed
-   */
+  /** `listener` gets what anybody sends. */
   subscribe(channel: string, listener: (message: string) => void, onReconnect: () => void = () => undefined): Disposable {
     return this.#subscriptions.subscribe(this.#key(channel), listener, onReconnect);
   }
@@ -185,7 +156,7 @@ export class RedisRecords implements Disposable {
     return this.#fingerprint.conflict;
   }
 
-  health(): { readonly degraded: boolean; readonly problems: readonly string[] } {
+  health(): RecordsHealth {
     const { problem, away } = this.#link;
     const deaf = away ? undefined : this.#subscriptions.problem;
     const dropped = this.#now() - this.#droppedLogged < DROPPED_INTERVAL;
@@ -213,7 +184,7 @@ export class RedisRecords implements Disposable {
     return typeof answer === "object" ? answer.value : answer;
   }
 
-  #open<T>(key: string, there: Buffer | "wrong type", parse: (content: unknown) => T | undefined): Found<T> | undefined {
+  #open<T>(key: string, there: Buffer | "wrong type", parse: ParseRecord<T>): Found<T> | undefined {
     if (there === "wrong type") return this.#drop();
     if (there.length === 0) return undefined;
     const opened = this.#codec.open(key, there);

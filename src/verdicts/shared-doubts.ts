@@ -1,9 +1,9 @@
-/** What instances tell each other of their scanners, through Redis: when one may not have worked, and that there is news of it. */
+/** What processes tell each other of their scanners: when one may not have worked, and that there is news of it. */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { z } from "zod";
 import { keyedDigest } from "./keys.ts";
-import type { RedisRecords } from "./redis-records.ts";
+import type { Records } from "./records.ts";
 
 /** Verdicts of this outcome from the one moment to the other may be wrong (ms since the epoch). */
 export interface SharedDoubt {
@@ -12,14 +12,16 @@ export interface SharedDoubt {
   readonly until: number;
 }
 
-export interface RedisDoubtsOptions {
-  readonly records: RedisRecords;
-  /** Names are keyed with it: a service's address is nobody's business who reads Redis. */
+export interface DoubtRecordsOptions {
+  readonly records: Records;
+  /** Names are keyed with it: a service's address is nobody's business who reads the records. */
   readonly secret: Buffer;
   /** Milliseconds that verdicts are kept, at most. */
   readonly lifetime: number;
   /** Two processes that bear one name see the same services; this host's by default. */
   readonly machine?: string;
+  /** Tells this process apart from others that run on this machine for the same gateway. One that takes its place bears its name. */
+  readonly worker?: string;
   /** Milliseconds since the epoch. */
   readonly now?: () => number;
 }
@@ -33,25 +35,27 @@ const windows = z.array(z.tuple([z.int().min(0), z.int().min(0)])).max(MAX_WINDO
 const doubtsSchema = z.strictObject({ clean: windows, infected: windows });
 const passSchema = z.strictObject({ at: z.int().min(0) });
 
-/** Sealed as verdicts are; each machine has a field of its own, so that none writes over another's. Nothing here rejects. */
-export class RedisDoubts {
+/** Sealed as verdicts are; each process has a field of its own, so that none writes over another's. Nothing here rejects. */
+export class DoubtRecords {
   readonly lifetime: number;
-  readonly #records: RedisRecords;
+  readonly #records: Records;
   readonly #secret: Buffer;
   readonly #machine: string;
+  readonly #field: string;
   readonly #now: () => number;
   /** Known again in its own hints. */
   readonly #id = randomUUID();
 
-  constructor({ records, secret, lifetime, machine = hostname(), now = Date.now }: RedisDoubtsOptions) {
+  constructor({ records, secret, lifetime, machine = hostname(), worker, now = Date.now }: DoubtRecordsOptions) {
     this.lifetime = lifetime;
     this.#records = records;
     this.#secret = secret;
     this.#machine = machine;
+    this.#field = this.#name("doubts of", ...(worker === undefined ? [machine] : [machine, worker]));
     this.#now = now;
   }
 
-  /** Of all machines; undefined: Redis can't be asked. */
+  /** Of all machines; undefined: that can't be asked. */
   async load(scanner: string): Promise<readonly SharedDoubt[] | undefined> {
     const entries = await this.#records.hashEntries(this.#hash(scanner), (content) => doubtsSchema.safeParse(content).data);
     return (
@@ -59,10 +63,10 @@ export class RedisDoubts {
     );
   }
 
-  /** In place of what this machine put there before. Returns whether Redis has them. */
+  /** In place of what this process, or the one whose place it took, put there before. Returns whether it is kept. */
   async keep(scanner: string, doubts: readonly SharedDoubt[]): Promise<boolean> {
     const record = { clean: windowsOf("clean", doubts), infected: windowsOf("infected", doubts) };
-    return this.#records.hashSet(this.#hash(scanner), this.#name("doubts of", this.#machine), record, this.#now() + this.#kept);
+    return this.#records.hashSet(this.#hash(scanner), this.#field, record, this.#now() + this.#kept);
   }
 
   async lastPass(replica: string): Promise<number | "unknown" | "away"> {

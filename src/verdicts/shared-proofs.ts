@@ -1,7 +1,7 @@
 /** Sizes that instances prove for each other. */
 import { z } from "zod";
 import { keyedDigest } from "./keys.ts";
-import type { RedisRecords } from "./redis-records.ts";
+import type { Records } from "./records.ts";
 
 /** What a scanner was found to scan. */
 export interface SharedProof {
@@ -24,14 +24,13 @@ const LEASE = 15_000;
 
 const schema = z.strictObject({ size: z.int().min(0), at: z.number().min(0) });
 
-/** In Redis, sealed as verdicts are. */
 export class SharedProvenSizes implements SharedProofs {
-  readonly #records: RedisRecords;
+  readonly #records: Records;
   readonly #secret: Buffer;
   readonly #ttl: number;
 
   /** @param ttl milliseconds that a proof is kept */
-  constructor(records: RedisRecords, secret: Buffer, ttl: number) {
+  constructor(records: Records, secret: Buffer, ttl: number) {
     this.#records = records;
     this.#secret = secret;
     this.#ttl = ttl;
@@ -50,7 +49,7 @@ export class SharedProvenSizes implements SharedProofs {
     return lease === "taken" ? undefined : lease;
   }
 
-  /** A service's address is nobody's business who reads Redis. */
+  /** A service's address is nobody's business who reads the records. */
   #name(key: string): string {
     return `proof:${keyedDigest(this.#secret, "proven size", [key]).toString("base64url")}`;
   }

@@ -1,5 +1,5 @@
 /** One instance at a time does what all of them would: the others wait for what comes of it. */
-import type { RedisRecords } from "./redis-records.ts";
+import type { Records } from "./records.ts";
 
 /** What somebody else has found out, or the right to find out. Whoever gets a lease must dispose of it. */
 export type Turn<T> = { readonly known: T } | { readonly lease: AsyncDisposable };
@@ -30,12 +30,12 @@ export class LocalSharing implements Sharing {
   }
 }
 
-export interface RedisSharingOptions {
+export interface LeaseSharingOptions {
   /** Closed by whoever opened it. */
-  readonly records: Pick<RedisRecords, "lease" | "publish" | "subscribe">;
+  readonly records: Pick<Records, "lease" | "publish" | "subscribe">;
   /**
-   * Milliseconds that anybody waits for others, who then goes ahead without a lease: longer than the work can take. Only somebody who writes to Redis
-   * himself can keep a lease for as long.
+   * Milliseconds that anybody waits for others, who then goes ahead without a lease: longer than the work can take. Only somebody who writes to the
+   * records himself can keep a lease for as long.
    */
   readonly patience: number;
 }
@@ -49,14 +49,14 @@ const PAUSE = 25;
 /** Messages are names of leases that were let go of. */
 const RELEASED = "released";
 
-/** Leases in Redis. Names are readable there. */
-export class RedisSharing implements Sharing, Disposable {
-  readonly #records: RedisSharingOptions["records"];
+/** By leases. Whoever can read the records can read the names. */
+export class LeaseSharing implements Sharing, Disposable {
+  readonly #records: LeaseSharingOptions["records"];
   readonly #patience: number;
   readonly #waiting = new Map<string, Set<Waiting>>();
   readonly #news: Disposable;
 
-  constructor({ records, patience }: RedisSharingOptions) {
+  constructor({ records, patience }: LeaseSharingOptions) {
     this.#records = records;
     this.#patience = patience;
     const released = (name: string): void => this.#waiting.get(name)?.forEach((one) => one.hint());

@@ -1,4 +1,4 @@
-/** What is remembered between requests, and where: `memory` in this process, `redis` for all instances. */
+/** What is remembered between requests, and where: `memory` in this process, `shared-verdicts` for several. */
 
 /** What every scanner's verdict rested on, by scanner name. */
 export type Stamps = Readonly<Record<string, { readonly tag: string; readonly at: number }>>;

@@ -331,7 +331,7 @@ describe("what works", () => {
   it("takes sections whose keys are all commented out, anchors, and a byte order mark", async () => {
     const { config } = await load(`\uFEFFscan:\ndownload:\nweb: { trusted_proxies: &proxies [10.0.0.0/8] }\n${ONE_SERVICE}`);
 
-    expect(config.web).toEqual({ host: "127.0.0.1", port: 8080, trusted_proxies: ["10.0.0.0/8"] });
+    expect(config.web).toEqual({ host: "127.0.0.1", port: 8080, workers: 1, trusted_proxies: ["10.0.0.0/8"] });
     expect(config.scan.wait).toBe(25_000);
   });
 

@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, symlink, writeFile 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { KeyFileError, loadRequestKeys, type RequestKeySource, type RequestKeys } from "../../src/crypto/keys.ts";
+import { adoptRequestKeys, KeyFileError, loadRequestKeys, type RequestKeySource, type RequestKeys } from "../../src/crypto/keys.ts";
 import { decryptRequestBody } from "../../src/crypto/request-body.ts";
 import vectors from "../fixtures/crypto/request-bodies.json" with { type: "json" };
 
@@ -182,5 +182,26 @@ describe("libolm", () => {
   it("leaves errors that nobody caught to the process", async () => {
     await load({ secretPath: path });
     expect(listeners()).toEqual(listenersBeforeLibolm);
+  });
+});
+
+describe("keys that another process has loaded", () => {
+  it("are the same: they decrypt, are told and are derived from as in that one, previous ones too", async () => {
+    const { pickle, pickle_key: pickleKey, encrypted_body: body } = vectors.pickle;
+    await writeFile(path, vectors.secret, { mode: 0o600 });
+    const picklePath = join(directory, "pickle");
+    await writeFile(picklePath, pickle, { mode: 0o600 });
+    const loaded = await load({ picklePath, pickleKey }, [path]);
+    const secrets = structuredClone(loaded.secrets());
+    const adopted = await adoptRequestKeys(secrets);
+    opened.push(adopted);
+    expect(adopted.publicKey).toBe(loaded.publicKey);
+    expect(adopted.deriveSecret("verdicts")).toEqual(loaded.deriveSecret("verdicts"));
+    expect(adopted.warnings).toEqual([]);
+    for (const encrypted of [body, vectors.bodies[0]?.encrypted_body]) {
+      expect(decryptRequestBody(adopted, encrypted)).toEqual(decryptRequestBody(loaded, encrypted));
+    }
+    expect(secrets.length).toBe(2);
+    await expect(adoptRequestKeys([])).rejects.toThrow(RangeError);
   });
 });

@@ -8,7 +8,7 @@ import { Proof } from "../../src/scan/proof.ts";
 import type { Stamp } from "../../src/scan/scanner.ts";
 import { DoubtExchange, type SharedDoubts } from "../../src/scan/shared-doubts.ts";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
-import { RedisDoubts } from "../../src/verdicts/shared-doubts.ts";
+import { DoubtRecords } from "../../src/verdicts/shared-doubts.ts";
 import { Antivirus, scannerOf, subject } from "../support/antivirus.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
 
@@ -46,10 +46,10 @@ interface InstanceOptions extends Partial<IcapScannerOptions> {
   readonly redis?: string;
 }
 
-function sharedOn(machine: string, url = server.url): RedisDoubts {
+function sharedOn(machine: string, url = server.url): DoubtRecords {
   const records = new RedisRecords({ connection: { url }, keyPrefix: "mig:", secret, log: { info: nothing, warn: nothing } });
   onTestFinished(() => records[Symbol.dispose]());
-  return new RedisDoubts({ records, secret, lifetime: 24 * HOUR, machine });
+  return new DoubtRecords({ records, secret, lifetime: 24 * HOUR, machine });
 }
 
 /** An instance, with a connection to Redis of its own, that has started. */

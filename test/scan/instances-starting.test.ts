@@ -6,7 +6,7 @@ import { signatureService } from "../../icap/index.ts";
 import { EICAR } from "../../src/scan/canary-samples.ts";
 import type { IcapScanner } from "../../src/scan/icap-scanner.ts";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
-import { RedisDoubts } from "../../src/verdicts/shared-doubts.ts";
+import { DoubtRecords } from "../../src/verdicts/shared-doubts.ts";
 import { Antivirus, unstartedScannerOf } from "../support/antivirus.ts";
 import { FakeHomeserver } from "../support/fake-homeserver.ts";
 import { type Harness, startHarness, TOKEN } from "../support/harness.ts";
@@ -41,7 +41,7 @@ function deployment(): (url: string, machine: string) => Promise<{ gateway: Harn
     });
     onTestFinished(() => records[Symbol.dispose]());
     await expect.poll(() => records.health().degraded).toBe(false);
-    const sharedDoubts = new RedisDoubts({ records, secret, lifetime: 3_600_000, machine });
+    const sharedDoubts = new DoubtRecords({ records, secret, lifetime: 3_600_000, machine });
     const { scanner } = unstartedScannerOf([url], { sharedDoubts });
     const gateway = await startHarness({ scanners: [scanner], shared: { homeserver, secret, records } });
     onTestFinished(() => gateway[Symbol.asyncDispose]());

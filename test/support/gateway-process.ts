@@ -28,15 +28,17 @@ process.on("exit", () => {
 export class GatewayProcess implements AsyncDisposable {
   /** What it has logged, in order. */
   readonly log: readonly Line[];
+  readonly port: number;
   readonly #child: ChildProcess;
-  readonly #ended: Promise<unknown>;
+  readonly #ended: Promise<number | null>;
   readonly #url: string;
   readonly #adminUrl: string;
 
-  private constructor(child: ChildProcess, ended: Promise<unknown>, log: readonly Line[], { address, adminAddress }: Listening) {
+  private constructor(child: ChildProcess, ended: Promise<number | null>, log: readonly Line[], { address, adminAddress }: Listening) {
     this.#child = child;
     this.#ended = ended;
     this.log = log;
+    this.port = address.port;
     this.#url = `http://127.0.0.1:${address.port}${BASE_PATH}`;
     this.#adminUrl = `http://127.0.0.1:${adminAddress.port}`;
   }
@@ -49,7 +51,10 @@ export class GatewayProcess implements AsyncDisposable {
   static async start(file: string, home: string): Promise<GatewayProcess> {
     const child = spawn(process.execPath, [BIN, "-c", file], { env: environment(home), stdio: ["ignore", "pipe", "inherit"] });
     running.add(child);
-    const ended = once(child, "exit").finally(() => running.delete(child));
+    const ended = once(child, "exit").then(([code]: (number | null)[]) => {
+      running.delete(child);
+      return code ?? null;
+    });
     const log: Line[] = [];
     const listening = new Promise<Listening>((resolve, reject) => {
       const lines = createInterface(child.stdout);
@@ -98,6 +103,26 @@ export class GatewayProcess implements AsyncDisposable {
   async readiness(): Promise<{ readonly status: string; readonly problems: readonly string[] }> {
     const response = await fetch(`${this.#adminUrl}/health/ready`);
     return (await response.json()) as { status: string; problems: string[] };
+  }
+
+  /** In the text exposition format. */
+  async metrics(): Promise<string> {
+    return (await fetch(`${this.#adminUrl}/metrics`)).text();
+  }
+
+  /** By number, those that serve: the last process of each. */
+  workers(): ReadonlyMap<number, number> {
+    const serving = this.log.filter(({ msg }) => msg === "a worker serves");
+    return new Map(serving.map(({ worker, pid }) => [Number(worker), Number(pid)]));
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child.kill(name);
+  }
+
+  /** Resolves with its exit status when it has ended by itself. */
+  get ended(): Promise<number | null> {
+    return this.#ended;
   }
 
   /** At once; resolves when it is gone. */

@@ -32,8 +32,8 @@ import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { MemoryVerdictStore } from "../../src/verdicts/memory.ts";
 import type { Override, OverrideBook } from "../../src/verdicts/overrides.ts";
 import type { RedisRecords } from "../../src/verdicts/redis-records.ts";
-import { RedisVerdictStore } from "../../src/verdicts/redis.ts";
-import { LocalSharing, RedisSharing } from "../../src/verdicts/sharing.ts";
+import { SharedVerdictStore } from "../../src/verdicts/shared-verdicts.ts";
+import { LocalSharing, LeaseSharing } from "../../src/verdicts/sharing.ts";
 import type { VerdictStore } from "../../src/verdicts/store.ts";
 import { FakeHomeserver } from "./fake-homeserver.ts";
 import { FakeScanner } from "./fake-scanner.ts";
@@ -173,8 +173,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     ...(shared?.now === undefined ? {} : { now: shared.now }),
   };
   const { records } = shared ?? {};
-  const verdicts = stack.use(records === undefined ? new MemoryVerdictStore(kept) : new RedisVerdictStore({ ...kept, records }));
-  const sharing = records === undefined ? new LocalSharing() : stack.use(new RedisSharing({ records, patience: 60_000 }));
+  const verdicts = stack.use(records === undefined ? new MemoryVerdictStore(kept) : new SharedVerdictStore({ ...kept, records }));
+  const sharing = records === undefined ? new LocalSharing() : stack.use(new LeaseSharing({ records, patience: 60_000 }));
   const overrides = new TestOverrides(verdictKeys);
   const source = new Homeserver({
     baseUrl: homeserver.url,

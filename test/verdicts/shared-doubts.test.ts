@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
-import { RedisDoubts, type RedisDoubtsOptions, type SharedDoubt } from "../../src/verdicts/shared-doubts.ts";
+import { DoubtRecords, type DoubtRecordsOptions, type SharedDoubt } from "../../src/verdicts/shared-doubts.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
 
 const secret = randomBytes(32);
@@ -29,7 +29,7 @@ beforeEach(async () => {
 });
 
 /** As an instance on that machine would have it. */
-async function doubtsOn(machine: string, more: Partial<RedisDoubtsOptions> & { readonly key?: Buffer } = {}): Promise<RedisDoubts> {
+async function doubtsOn(machine: string, more: Partial<DoubtRecordsOptions> & { readonly key?: Buffer } = {}): Promise<DoubtRecords> {
   const now = more.now ?? Date.now;
   const records = new RedisRecords({
     connection: { url: server.url },
@@ -39,13 +39,13 @@ async function doubtsOn(machine: string, more: Partial<RedisDoubtsOptions> & { r
     now,
   });
   onTestFinished(() => records[Symbol.dispose]());
-  const doubts = new RedisDoubts({ records, secret: more.key ?? secret, lifetime: HOUR, machine, now, ...more });
+  const doubts = new DoubtRecords({ records, secret: more.key ?? secret, lifetime: HOUR, machine, now, ...more });
   await expect.poll(() => doubts.load("any"), SOON).toEqual([]);
   return doubts;
 }
 
 /** Resolves once it listens. */
-async function heard(doubts: RedisDoubts, scanner: string): Promise<{ times: number }> {
+async function heard(doubts: DoubtRecords, scanner: string): Promise<{ times: number }> {
   const told = { times: 0 };
   const listening = Promise.withResolvers<void>();
   const subscription = doubts.listen(scanner, { told: () => (told.times += 1), listening: () => listening.resolve() });
@@ -165,7 +165,7 @@ describe("doubts in Redis", () => {
       log: { info: nothing, warn: nothing },
     });
     onTestFinished(() => records[Symbol.dispose]());
-    const doubts = new RedisDoubts({ records, secret, lifetime: HOUR });
+    const doubts = new DoubtRecords({ records, secret, lifetime: HOUR });
     expect(await doubts.load("av")).toBeUndefined();
     await expect.poll(() => doubts.load("av"), SOON).toEqual([]);
     await own.stop();

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
-import { LocalSharing, RedisSharing, type Sharing, type Turn } from "../../src/verdicts/sharing.ts";
+import { LocalSharing, LeaseSharing, type Sharing, type Turn } from "../../src/verdicts/sharing.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
 
 const secret = randomBytes(32);
@@ -40,7 +40,7 @@ async function instance(options: { url?: string; patience?: number; mute?: boole
   const log = { info: () => undefined, warn: () => undefined };
   const records = new RedisRecords({ connection: { url }, keyPrefix: "mig:", secret, log, now: () => Date.now() + (options.ahead ?? 0) });
   if (options.mute === true) records.publish = async () => undefined;
-  const sharing = new RedisSharing({ records, patience: options.patience ?? 60_000 });
+  const sharing = new LeaseSharing({ records, patience: options.patience ?? 60_000 });
   const close = (): void => records[Symbol.dispose]();
   onTestFinished(close);
   if (url === server.url) await expect.poll(() => records.health().degraded, { timeout: 5000 }).toBe(false);

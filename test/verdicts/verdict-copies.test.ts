@@ -5,7 +5,7 @@ import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import type { Lifetimes } from "../../src/verdicts/memory.ts";
 import { RecordCodec } from "../../src/verdicts/record-codec.ts";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
-import { RedisVerdictStore } from "../../src/verdicts/redis.ts";
+import { SharedVerdictStore } from "../../src/verdicts/shared-verdicts.ts";
 import type { KeptVerdict, SourceRecord, VerdictRecord } from "../../src/verdicts/store.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
 
@@ -44,13 +44,13 @@ beforeEach(async () => {
 });
 
 /** As one instance has it, connected and listening. @param mute it tells nobody anything */
-async function instance(ttl: Lifetimes = { clean: 3_600_000, infected: 3_600_000 }, mute = false): Promise<RedisVerdictStore> {
+async function instance(ttl: Lifetimes = { clean: 3_600_000, infected: 3_600_000 }, mute = false): Promise<SharedVerdictStore> {
   const listeners = await listening();
   const now = (): number => clock.now;
   const log = { info: () => undefined, warn: () => undefined };
   const records = new RedisRecords({ connection: { url: server.url }, keyPrefix: "mig:", secret, log, now });
   if (mute) records.publish = async () => undefined;
-  const store = new RedisVerdictStore({ records, ttl, maxEntries: 100, now });
+  const store = new SharedVerdictStore({ records, ttl, maxEntries: 100, now });
   onTestFinished(async () => {
     await store[Symbol.asyncDispose]();
     records[Symbol.dispose]();
@@ -72,7 +72,7 @@ function stays({ record }: KeptVerdict): boolean {
   return record.outcome === "infected";
 }
 
-async function keep(store: RedisVerdictStore, record: VerdictRecord): Promise<KeptVerdict> {
+async function keep(store: SharedVerdictStore, record: VerdictRecord): Promise<KeptVerdict> {
   const kept = await store.rememberVerdict(CONTENT, record);
   if (kept === undefined) throw new Error("it was not kept");
   return kept;
@@ -86,7 +86,7 @@ async function reads(work: () => Promise<unknown>): Promise<number> {
   return Number(/cmdstat_getrange:calls=(\d+)/.exec(stats)?.[1] ?? 0);
 }
 
-async function outcomeOf(store: RedisVerdictStore, key: string): Promise<string | undefined> {
+async function outcomeOf(store: SharedVerdictStore, key: string): Promise<string | undefined> {
   return (await store.source(key))?.verdict?.record.outcome;
 }
 

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTes
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import { RecordCodec, sourceToJson } from "../../src/verdicts/record-codec.ts";
 import { RedisRecords, type RedisRecordsOptions } from "../../src/verdicts/redis-records.ts";
-import { RedisVerdictStore, type RedisVerdictStoreOptions } from "../../src/verdicts/redis.ts";
+import { SharedVerdictStore, type SharedVerdictStoreOptions } from "../../src/verdicts/shared-verdicts.ts";
 import type { SourceRecord, VerdictRecord } from "../../src/verdicts/store.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
 
@@ -27,7 +27,7 @@ const source: SourceRecord = {
 
 let server: Server;
 let raw: Redis;
-let stores: RedisVerdictStore[] = [];
+let stores: SharedVerdictStore[] = [];
 let logged: { level: string; message: string; details: object }[] = [];
 let dropped = 0;
 
@@ -54,13 +54,13 @@ afterEach(async () => {
 });
 
 /** A store as another instance would have it, connected. */
-async function storeOf(options: Options = {}): Promise<RedisVerdictStore> {
+async function storeOf(options: Options = {}): Promise<SharedVerdictStore> {
   const store = unconnected(options);
   await expect.poll(() => store.health().degraded, { timeout: 5000 }).toBe(false);
   return store;
 }
 
-type Options = Partial<RedisRecordsOptions & Omit<RedisVerdictStoreOptions, "records">>;
+type Options = Partial<RedisRecordsOptions & Omit<SharedVerdictStoreOptions, "records">>;
 
 function recordsOf(options: Options = {}): RedisRecords {
   const records = new RedisRecords({
@@ -78,8 +78,8 @@ function recordsOf(options: Options = {}): RedisRecords {
   return records;
 }
 
-function unconnected(options: Options = {}): RedisVerdictStore {
-  const store = new RedisVerdictStore({
+function unconnected(options: Options = {}): SharedVerdictStore {
+  const store = new SharedVerdictStore({
     records: recordsOf(options),
     ttl: { clean: 60_000, infected: 60_000 },
     maxEntries: 100,
@@ -89,7 +89,7 @@ function unconnected(options: Options = {}): RedisVerdictStore {
   return store;
 }
 
-describe("RedisVerdictStore", () => {
+describe("SharedVerdictStore", () => {
   it("shares what one instance learned with another", async () => {
     const [one, other] = [await storeOf(), await storeOf()];
     await one.rememberVerdict("a", clean);

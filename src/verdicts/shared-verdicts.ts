@@ -1,19 +1,20 @@
 /**
- * Verdicts that all instances share, with the memory of this process in front: it answers first, for a minute, and goes on alone while Redis is away.
+ * Verdicts that several processes share, with the memory of this one in front: it answers first, for a minute, and goes on alone while the records
+ * are away.
  *
- * A source's record in Redis carries a copy of its content's verdict, so that one question is enough. A verdict that is made anew reaches the copy
+ * A source's shared record carries a copy of its content's verdict, so that one question is enough. A verdict that is made anew reaches the copy
  * under its own source only; so a copy is compared with the verdict itself the next time that its media is asked for, and the newer one wins. What
  * is found infected is told to all instances, and they compare at once.
  */
 import { LRUCache } from "lru-cache";
 import { MemoryVerdictStore, sourceLifetime, verdictLifetime, withVerdict, type Lifetimes } from "./memory.ts";
 import { sourceFromJson, sourceToJson, verdictFromJson } from "./record-codec.ts";
-import type { RedisRecords } from "./redis-records.ts";
+import type { Records } from "./records.ts";
 import type { KeptVerdict, SourceRecord, VerdictRecord, VerdictStore } from "./store.ts";
 
-export interface RedisVerdictStoreOptions {
+export interface SharedVerdictStoreOptions {
   /** Closed by whoever opened it. */
-  readonly records: RedisRecords;
+  readonly records: Records;
   readonly ttl: Lifetimes;
   /** Of the memory in front. */
   readonly maxEntries: number;
@@ -22,24 +23,24 @@ export interface RedisVerdictStoreOptions {
   readonly now?: () => number;
 }
 
-/** Milliseconds after which a verdict in memory is compared with the one in Redis. */
+/** Milliseconds after which a verdict in memory is compared with the shared one. */
 const NEAR_LIFE = 60_000;
 const MAX_OUTDATED = 10_000;
 /** Messages are keys of verdicts that were found infected: a hint to compare, from anybody. */
 const INFECTED = "infected";
 
-export class RedisVerdictStore implements VerdictStore {
-  readonly #records: RedisRecords;
+export class SharedVerdictStore implements VerdictStore {
+  readonly #records: Records;
   readonly #ttl: Lifetimes;
   readonly #memory: MemoryVerdictStore;
   readonly #now: () => number;
   readonly #news: Disposable;
   /** News may have been missed until then (ms since the epoch). */
   #missedUntil = -Infinity;
-  /** Sources whose record in Redis could not be removed. */
+  /** Sources whose shared record could not be removed. */
   readonly #outdated: LRUCache<string, true>;
 
-  constructor({ records, ttl, now = Date.now, ...memory }: RedisVerdictStoreOptions) {
+  constructor({ records, ttl, now = Date.now, ...memory }: SharedVerdictStoreOptions) {
     this.#records = records;
     this.#ttl = ttl;
     this.#now = now;
@@ -76,7 +77,7 @@ export class RedisVerdictStore implements VerdictStore {
     if (held !== undefined && !fresh && held.checkedAt > Math.max(this.#missedUntil, this.#now() - NEAR_LIFE)) return held.kept;
     const found = await this.#records.look(verdictName(key), verdictFromJson);
     if (typeof found === "object") return this.#compared(key, found);
-    // What is known here counts. A Redis that came back empty is not asked again each time; from one that is away, news may still come.
+    // What is known here counts. Records that came back empty are not asked again each time; from those that are away, news may still come.
     const still = this.#memory.held(key);
     if (still !== undefined && found === "nothing") still.checkedAt = this.#now();
     return still?.kept;
