@@ -20,6 +20,7 @@ import { type Ended, jsonLines } from "./run.ts";
 const MAIN = new URL("../../src/main.ts", import.meta.url).pathname;
 const log = createLogger({ level: "fatal" });
 const hash = () => randomBytes(32).toString("hex");
+const NOW = Date.now();
 const TIME = String.raw`\d{4}-\d\d-\d\dT[\d:.]+Z`;
 
 let directory: string;
@@ -264,10 +265,10 @@ describe("verdict, with overrides in Redis", () => {
 
   it.each<[VerdictRecord, RegExp]>([
     [
-      { outcome: "infected", threat: "Evil\u001b[31m", scanner: "av", stamps: { av: { tag: "T1", at: 0 } } },
-      /infected: Evil\\u\{1b\}\[31m \(av\)\n +av, 1970-01-01T00:00:00.000Z, ISTag T1\n/,
+      { outcome: "infected", threat: "Evil\u001b[31m", scanner: "av", stamps: { av: { tag: "T1", at: NOW } } },
+      new RegExp(String.raw`infected: Evil\\u\{1b\}\[31m \(av\)\n +av, ${TIME}, ISTag T1\n`),
     ],
-    [{ outcome: "clean", stamps: { av: { tag: "", at: 0 } } }, /Verdict +clean\n +av, 1970-01-01T00:00:00.000Z\n/],
+    [{ outcome: "clean", stamps: { av: { tag: "", at: NOW } } }, new RegExp(`Verdict +clean\n +av, ${TIME}\n`)],
     [{ outcome: "type_forbidden", mime: "text/html" }, /Verdict +type text\/html is not allowed\n/],
   ])("shows the verdict that is remembered: %j", async (record, shown) => {
     await using stores = await gatewayStores();
@@ -290,7 +291,7 @@ describe("verdict, with overrides in Redis", () => {
       audience: one.audience({ user: "@alice:example.org", clientAddress: "192.0.2.1", serverAddress: "127.0.0.1" }),
     }));
     const key = stores.keys.content(Buffer.from(a, "hex"), fingerprint, audience);
-    await stores.verdicts.rememberVerdict(key, { outcome: "clean", stamps: { av: { tag: "", at: 0 } } });
+    await stores.verdicts.rememberVerdict(key, { outcome: "clean", stamps: { av: { tag: "", at: NOW } } });
     const asker = ["--user", "@alice:example.org", "--client-ip", "192.0.2.1"];
     expect(await verdict("show", a, ...asker)).toMatchObject(done(/Verdict +clean\n/));
     const other = /none is remembered for this asker: scanners are told of the user \(--user\) and the client's address \(--client-ip\)\n/;
