@@ -37,9 +37,9 @@ export function scanFileRoute({ fileChecks, keys, ...options }: ScanFileOptions)
       ...caller.of(context),
       size: announcedSize(env.incoming),
       signal: clientSignal(env.outgoing),
-      read: async (write, signal) => {
-        const source = (failed: AbortSignal): AsyncIterable<Buffer> => bodyOf(env, MEDIA_PACE, AbortSignal.any([signal, failed]));
-        const body = await readScanForm(req.header("content-type"), source, write);
+      read: async (write, signal, timed) => {
+        const source = (failed: AbortSignal): AsyncIterable<Buffer> => timed(bodyOf(env, MEDIA_PACE, AbortSignal.any([signal, failed])));
+        const body = await readScanForm(req.header("content-type"), source, write, signal);
         return body === undefined ? undefined : readEncryptedFile(keys, parseJsonObject(body), attachmentOf);
       },
     });

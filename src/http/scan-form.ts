@@ -20,23 +20,26 @@ const IDENTITY: ReadonlySet<string> = new Set(["7bit", "8bit", "binary"]);
 /**
  * Reads the form to its end. Its parts are `file`, which has to be there, and `body`, in any order; each comes once, as a file or as a field.
  * @returns the part `body`, if there is one.
- * @throws GatewayError `malformed_request` for any other form, `request_too_large` for a `body` above 64 KiB; whatever `write` and the source throw.
+ * @throws GatewayError `malformed_request` for any other form, `request_too_large` for a `body` above 64 KiB; whatever `write` and the source throw;
+ *   the signal's reason, whatever the parser waits for.
  */
 export async function readScanForm(
   contentType: string | undefined,
   source: (signal: AbortSignal) => AsyncIterable<Buffer>,
   write: Write,
+  signal: AbortSignal,
 ): Promise<Buffer | undefined> {
   const parser = parserOf(contentType);
   const parts = new Parts(write);
   parser.on("file", (name: string | undefined, stream: Readable, _file: unknown, coding: string) => parts.take(name, stream, coding));
   parser.on("partsLimit", () => parts.refuse("The form has other parts than file and body"));
   try {
-    await pipeline(parts.measured(source(parts.failure)), parser, { signal: parts.failure });
+    await pipeline(parts.measured(source(parts.failure)), parser, { signal: AbortSignal.any([signal, parts.failure]) });
   } catch (error) {
     // Closing makes errors of its own.
     const reason: unknown = parts.failure.aborted ? parts.failure.reason : error;
     await parts.close();
+    signal.throwIfAborted();
     throw reason instanceof GatewayError ? reason : malformed("The form can't be read", reason);
   }
   return parts.end();
@@ -45,8 +48,10 @@ export async function readScanForm(
 function parserOf(contentType: string | undefined): BusboyInstance {
   if (!/^multipart\/form-data\s*;/i.test(contentType ?? "")) throw malformed("The request body is not multipart/form-data");
   try {
-    // Whether it has a file name or not, each part is a stream: none is held in memory by the parser.
-    return new Busboy({ headers: { "content-type": contentType ?? "" }, limits: LIMITS, isPartAFile: () => true });
+    // Whether it has a file name or not, each part is a stream: none is held in memory by the parser. It says that it has ended at the end of some
+    // malformed forms only by being destroyed.
+    const options = { autoDestroy: true, headers: { "content-type": contentType ?? "" }, limits: LIMITS, isPartAFile: () => true };
+    return new Busboy(options);
   } catch (error) {
     throw malformed("The form has no boundary", error);
   }

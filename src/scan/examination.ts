@@ -264,6 +264,7 @@ export class Examination {
       if (live !== undefined) return alone();
       try {
         const decided = await waitFor(flight.result, signal);
+        specimen.commission.journal.via = "other_request";
         return decided.decision.outcome === "sanitised" ? await alone() : decided;
       } catch (error) {
         // A leader whose client has gone leaves its scan to the others.

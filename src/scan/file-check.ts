@@ -9,6 +9,7 @@ import type { Panel } from "./recall.ts";
 import type { Reception, Visit, Visitor } from "./reception.ts";
 import type { Commission, VerdictAnswer } from "./request.ts";
 import type { Scanner } from "./scanner.ts";
+import { thenTimed } from "./uploads.ts";
 
 /** Bytes that a form may have beside the file: what says how it is encrypted, heads, boundaries. */
 export const FORM_OVERHEAD = 128 * 1024;
@@ -16,11 +17,16 @@ export const FORM_OVERHEAD = 128 * 1024;
 /** `size` is that of the whole form. */
 export interface FileCheckRequest extends Visitor {
   /**
-   * Reads the whole body: the file's bytes go to `write`, which is waited for and whose errors come through.
+   * Reads the whole body: the file's bytes go to `write`, which is waited for and whose errors come through. The body is read through `timed`: with its
+   * last byte begins the time in which all has to end.
    * @returns what they are encrypted with, if they are: it may come behind them.
    * @throws GatewayError for what can't be read or decrypted; the signal's reason.
    */
-  readonly read: (write: (bytes: Buffer) => Promise<void>, signal: AbortSignal) => Promise<Attachment | undefined>;
+  readonly read: (
+    write: (bytes: Buffer) => Promise<void>,
+    signal: AbortSignal,
+    timed: (body: AsyncIterable<Buffer>) => AsyncIterable<Buffer>,
+  ) => Promise<Attachment | undefined>;
 }
 
 export interface FileChecksOptions {
@@ -63,13 +69,16 @@ export class FileChecks {
     const spool = await this.#options.examination.room(request.size ?? limit, time.signal);
     let attachment: Attachment | undefined;
     try {
-      attachment = await request.read((bytes) => spool.write(bytes), time.signal);
+      attachment = await request.read(
+        (bytes) => spool.write(bytes),
+        time.signal,
+        (body) => thenTimed(body, time, timeout),
+      );
       spool.end();
     } catch (error) {
       await spool.close();
       throw error;
     }
-    time.extend(timeout, () => new GatewayError("scanner_unavailable", { detail: "the scan took longer than scan.timeout" }));
     return this.#examined(request, attachment, spool, visit);
   }
 

@@ -81,7 +81,7 @@ export class KnownMedia {
   #remembered(key: string, request: MediaRequest, known: SharedFinding): MediaAnswer | undefined {
     const { source } = known;
     if (request.want === "verdict") return this.#verdict(request, known);
-    const held = this.#options.memory.get(key, source);
+    const held = this.#options.memory.get(key, request.mxc, source);
     if (held === undefined) return undefined;
     try {
       this.#verdict(request, known);
@@ -124,7 +124,7 @@ export class KnownMedia {
       stream === undefined
         ? await this.#spooled(fetched, record, pieces, deadline.signal)
         : await streamed(fetched, record, this.#watched(pieces, key, request), stream);
-    return { ...answer, body: this.#options.memory.keep(key, record, fetched, answer.body) };
+    return { ...answer, body: this.#options.memory.keep(key, request.mxc, record, fetched, answer.body) };
   }
 
   /** As operators have it now: what they say may be newer than the finding. @throws as `verdictAnswer`. */

@@ -123,6 +123,26 @@ describe("a permission of a moment ago", () => {
     }
   });
 
+  it("for one's own media is none for another's, though it is the same ciphertext, nor lends it its name", async () => {
+    const { gateway, asked } = await remembering();
+    await using _gateway = gateway;
+    const file = await encryptFile(LARGE);
+    gateway.homeserver.addToken("mallory");
+    const real = gateway.put(file.ciphertext, { readers: [TOKEN], contentType: "image/png" });
+    const own = gateway.put(file.ciphertext, { contentType: "application/pdf", contentDisposition: 'attachment; filename="evil.exe"' });
+    const other = gateway.put(SMALL);
+    expect((await gateway.post("download_encrypted", { file: file.file(real) }, TOKEN)).status).toBe(200);
+    expect((await gateway.get(`download/${other}`, "mallory")).status).toBe(200);
+    // The hash is known, but what the homeserver let mallory read is other media.
+    const before = asked();
+    const stolen = await gateway.post("download_encrypted", { file: file.file(other) }, "mallory");
+    expect([stolen.body.equals(file.ciphertext), stolen.status]).toEqual([false, 400]);
+    expect(asked()).toBeGreaterThan(before);
+    expect((await gateway.post("download_encrypted", { file: file.file(own) }, "mallory")).status).toBe(200);
+    const again = await gateway.post("download_encrypted", { file: file.file(real) }, TOKEN);
+    expect([again.headers.get("content-type"), again.headers.get("content-disposition")]).toEqual(["image/png", "inline"]);
+  });
+
   it("hands out encrypted media as it came", async () => {
     const { gateway, asked } = await remembering();
     await using _gateway = gateway;
