@@ -11,6 +11,7 @@ import { type Listener, MAX_CONNECTIONS, listen } from "./http/server.ts";
 import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
 import { Permissions } from "./media/permissions.ts";
+import type { Credentials } from "./media/source.ts";
 import { SpoolPool } from "./media/spool.ts";
 import type { Logger } from "./observability/log.ts";
 import { createMetrics, type Metrics } from "./observability/metrics.ts";
@@ -132,7 +133,8 @@ export async function openService(
     timeout: config.scan.timeout,
     events: reports,
   });
-  const uploads = started.use(openUploads(config, { pipeline, source, scanners: opened, stores, admission, reports, pseudonym }));
+  const refused = (credentials: Credentials): void => permissions?.refused(credentials);
+  const uploads = started.use(openUploads(config, { pipeline, source, refused, scanners: opened, stores, admission, reports, pseudonym }));
   metrics.observe({
     scanners: () => [
       ...icap.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: scanner.replicas() })),
@@ -156,7 +158,7 @@ export async function openService(
     headersToForward: config.download.headers_to_forward,
     pseudonym,
     transparent: config.transparent.enabled
-      ? { forwarding: new Forwarding({ forwarder: homeserver, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
+      ? { forwarding: new Forwarding({ forwarder: source, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
       : undefined,
     report: (report) => reports.request(report),
     ...uploads.doors,

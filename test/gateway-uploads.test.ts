@@ -107,6 +107,40 @@ describe("a configuration", () => {
     expect(gateway.homeserver.uploadedBytes).toBe(0);
   });
 
+  it("ends what was permitted to a token when the homeserver refuses it, whatever was asked", async () => {
+    const { url } = await service();
+    const gateway = await gatewayOf({
+      icap: [{ name: "av", urls: [url], canary: [] }],
+      upload: { enabled: true },
+      transparent: { enabled: true },
+      download: { authorization_ttl: "1h" },
+    });
+    const mxc = gateway.put(BYTES);
+    const scanned = async (): Promise<number> => (await gateway.get(`scan/${mxc}`, TOKEN)).status;
+    const refusal = { status: 401, body: { errcode: "M_UNKNOWN_TOKEN", error: "Logged out" } };
+    const refusals: Readonly<Record<string, () => Promise<unknown>>> = {
+      config: async () => (await gateway.get("/_matrix/client/v1/media/config", TOKEN)).status,
+      preview: async () => (await gateway.get("/_matrix/client/v1/media/preview_url?url=http://x.test/", TOKEN)).status,
+      create: async () => (await gateway.post("/_matrix/media/v1/create", {}, TOKEN)).status,
+    };
+    for (const [name, ask] of Object.entries(refusals)) {
+      gateway.homeserver.addToken(TOKEN);
+      expect(await scanned(), name).toBe(200);
+      gateway.homeserver.addToken(TOKEN, "expired");
+      const before = gateway.homeserver.requests.length;
+      expect([await scanned(), gateway.homeserver.requests.length], name).toEqual([200, before]);
+      expect(await ask(), name).toBe(401);
+      expect(await scanned(), name).toBe(401);
+    }
+    gateway.homeserver.addToken(TOKEN);
+    expect(await scanned()).toBe(200);
+    // Between the look at the token and the last byte.
+    gateway.homeserver.uploadBehaviour = { answer: refusal };
+    expect(await post(gateway, UPLOAD, TOKEN)).toEqual([401, "M_UNKNOWN_TOKEN"]);
+    gateway.homeserver.addToken(TOKEN, "expired");
+    expect(await scanned()).toBe(401);
+  });
+
   it("counts and tells of uploads", async () => {
     const { url } = await service();
     const gateway = await gatewayOf({ icap: [{ name: "av", urls: [url], canary: [] }], upload: { enabled: true } });
