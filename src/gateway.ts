@@ -22,7 +22,7 @@ import { identify } from "./scan/identify.ts";
 import { MediaMemory } from "./scan/media-memory.ts";
 import { Pipeline } from "./scan/pipeline.ts";
 import type { Scanner } from "./scan/scanner.ts";
-import { openScanners, policyFor } from "./scanners.ts";
+import { liveScansOf, openScanners, policyFor } from "./scanners.ts";
 import { type Stores, type WorkerPlace, openRequestKeys, openStores } from "./stores.ts";
 import { openUploads } from "./uploads.ts";
 import { PIECE_SIZE } from "./verdicts/store.ts";
@@ -122,8 +122,7 @@ export async function openService(
     overrides: stores.overrides,
     sharing: stores.sharing,
     admission,
-    // Half of the narrowest scanner that decides: media that arrive slowly leave the other half to those that are there.
-    liveScans: () => Math.floor(Math.min(...scanners.filter(({ required }) => required).map(({ capacity }) => capacity)) / 2),
+    liveScans: () => liveScansOf(opened),
     // Pieces in flight and spools share what may be held in memory.
     streams: Math.max(1, Math.floor(config.scan.spool.memory / 2 / PIECE_SIZE)),
     maxFileSize: config.scan.max_file_size,

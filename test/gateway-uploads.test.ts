@@ -93,6 +93,25 @@ describe("a configuration", () => {
     expect(asked()).toEqual([["RESPMOD"], ["REQMOD"], ["RESPMOD"]]);
   });
 
+  it("does not make downloads wait for their last byte because of a narrow service that is asked about uploads alone", async () => {
+    const [antivirus, dlp] = await Promise.all([service(), service()]);
+    const gateway = await gatewayOf({
+      icap: [
+        { name: "av", urls: [antivirus.url], canary: [] },
+        { name: "dlp", urls: [dlp.url], canary: [], direction: "upload", max_connections: 1 },
+      ],
+      upload: { enabled: true },
+    });
+    antivirus.asked.length = 0;
+    const rest = Promise.withResolvers<void>();
+    onTestFinished(() => rest.resolve());
+    gateway.homeserver.behaviour = { stallAfter: 2 << 20, resume: rest.promise };
+    const answer = gateway.get(`download/${gateway.put(Buffer.alloc(3 << 20, "text "))}`, TOKEN);
+    await expect.poll(() => antivirus.asked.length, { timeout: 10_000 }).toBe(1);
+    rest.resolve();
+    expect((await answer).status).toBe(200);
+  });
+
   it("that hands on what scanners send in a file's stead does so with downloads only", async () => {
     const body = Buffer.from("GIF89a, made anew");
     const fields = [["Content-Length", String(body.length)]] as const;
