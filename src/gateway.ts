@@ -22,7 +22,7 @@ import { identify } from "./scan/identify.ts";
 import { MediaMemory } from "./scan/media-memory.ts";
 import { Pipeline } from "./scan/pipeline.ts";
 import type { Scanner } from "./scan/scanner.ts";
-import { liveScansOf, openScanners, policyFor } from "./scanners.ts";
+import { type Scanners, liveScansOf, openScanners, policyFor } from "./scanners.ts";
 import { type Stores, type WorkerPlace, openRequestKeys, openStores } from "./stores.ts";
 import { openUploads } from "./uploads.ts";
 import { PIECE_SIZE } from "./verdicts/store.ts";
@@ -149,7 +149,7 @@ export async function openService(
   });
 
   let closing = false;
-  const readiness = (): Readiness => (closing ? SHUTTING_DOWN : readinessOf(scanners, stores));
+  const readiness = (): Readiness => (closing ? SHUTTING_DOWN : readinessOf(opened, config, stores));
   const app = createApp({
     pipeline,
     keys,
@@ -191,11 +191,15 @@ export async function openService(
 
 const SHUTTING_DOWN: Readiness = { ready: false, degraded: false, problems: ["shutting down"] };
 
-/** Advisory scanners are told of; only those that decide can make it not ready. */
-function readinessOf(scanners: readonly Scanner[], { verdicts, overrides }: Stores): Readiness {
-  const health = scanners.map((scanner) => ({ required: scanner.required, ...scanner.health() }));
-  const problems = [...health, verdicts.health(), overrides.health()].flatMap((one) => one.problems);
-  return { ready: health.every((one) => one.ready || !one.required), degraded: problems.length > 0, problems };
+/**
+ * Ready while one direction at least works: who takes the gateway out of service because nothing can be uploaded takes downloads with it. Advisory
+ * scanners are told of; only those that decide can make it not ready.
+ */
+function readinessOf(scanners: Scanners, { upload }: Config, { verdicts, overrides }: Stores): Readiness {
+  const works = (those: readonly Scanner[]): boolean => those.every((scanner) => !scanner.required || scanner.health().ready);
+  const ready = works(scanners.for.download) || (upload.enabled && works(scanners.for.upload));
+  const problems = [...scanners.all, verdicts, overrides].flatMap((one) => one.health().problems);
+  return { ready, degraded: problems.length > 0, problems };
 }
 
 function openHomeserver({ download, scan, transparent, upload }: Config, pseudonym: string): Homeserver {

@@ -93,6 +93,31 @@ describe("a configuration", () => {
     expect(asked()).toEqual([["RESPMOD"], ["REQMOD"], ["RESPMOD"]]);
   });
 
+  it.each([
+    ["only uploads can't be scanned", "upload", true, 200],
+    ["only downloads can't be scanned", "download", true, 200],
+    ["downloads can't be scanned, and there are no uploads", "download", false, 503],
+    ["neither can be scanned", "both", true, 503],
+  ])("tells that it is ready while one direction works: %s", async (_what, direction, enabled, status) => {
+    const [antivirus, dlp] = await Promise.all([service(), service()]);
+    const gateway = await startGateway({
+      icap: [
+        { name: "av", urls: [antivirus.url], canary: [] },
+        { name: "dlp", urls: [dlp.url.replace("/x", "/not-there")], canary: [], direction },
+      ],
+      upload: { enabled },
+    });
+    onTestFinished(() => gateway[Symbol.asyncDispose]());
+    const problems = expect.arrayContaining([expect.stringMatching(/^dlp: .*404/)]);
+    await expect.poll(() => gateway.readiness()).toEqual({ status, problems });
+    const answers = {
+      download: (await gateway.get(`download/${gateway.put(BYTES)}`, TOKEN)).status,
+      upload: await post(gateway, UPLOAD, TOKEN),
+    };
+    expect(answers.download).toBe(direction === "upload" ? 200 : 503);
+    if (enabled) expect(answers.upload).toEqual(direction === "download" ? [200, undefined] : [503, expect.anything()]);
+  });
+
   it("does not make downloads wait for their last byte because of a narrow service that is asked about uploads alone", async () => {
     const [antivirus, dlp] = await Promise.all([service(), service()]);
     const gateway = await gatewayOf({
