@@ -4,6 +4,7 @@ import type { Config } from "./config/load.ts";
 import type { Direction } from "./config/schema.ts";
 import type { Logger } from "./observability/log.ts";
 import type { GatewayReports } from "./observability/reports.ts";
+import type { LiveScans } from "./scan/examination.ts";
 import { IcapScanner } from "./scan/icap-scanner.ts";
 import { Policy } from "./scan/policy.ts";
 import type { Scanner } from "./scan/scanner.ts";
@@ -30,6 +31,17 @@ export function openScanners(config: Config, shared: Stores["shared"], reports: 
     ...scripts,
   ];
   return { icap, scripts, all: [...icap, ...scripts], for: { download: of("download"), upload: of("upload") } };
+}
+
+/**
+ * Half of the narrowest scanner that decides: media that arrive slowly leave the other half to those that are there. Where none decides on uploads, the files
+ * that clients have checked go by those that decide on downloads.
+ */
+export function liveScansOf({ for: { download, upload } }: Pick<Scanners, "for">): LiveScans {
+  const deciding = (scanners: readonly Scanner[]): readonly Scanner[] => scanners.filter(({ required }) => required);
+  const halfOf = (scanners: readonly Scanner[]): number => Math.floor(Math.min(...scanners.map(({ capacity }) => capacity)) / 2);
+  const uploads = deciding(upload);
+  return { download: halfOf(deciding(download)), upload: halfOf(uploads.length > 0 ? uploads : deciding(download)) };
 }
 
 export function policyFor({ scan }: Pick<Config, "scan">, scanners: readonly Scanner[], reports: GatewayReports): Policy {

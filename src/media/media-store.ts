@@ -59,6 +59,8 @@ export interface MediaStoreOptions {
   readonly timeouts?: { readonly connect?: number; readonly headers?: number; readonly bodyIdle?: number };
   /** Connections at most (256). */
   readonly maxConnections?: number;
+  /** Told of the credentials to which the homeserver answers 401. */
+  readonly refused?: (credentials: Credentials) => void;
 }
 
 const MAX_ANSWER = 64 * 1024;
@@ -78,12 +80,14 @@ export class HomeserverStore implements MediaStore {
   readonly #timeouts: { readonly headers: number; readonly bodyIdle: number };
   readonly #agent: Agent | ProxyAgent;
   readonly #serverName: string | undefined;
+  readonly #refused: (credentials: Credentials) => void;
 
   /** @throws TypeError for a URL or a header that can't be used. */
   constructor(options: MediaStoreOptions) {
     const base = new URL(options.baseUrl);
     const { connect, headers, bodyIdle } = { connect: 10_000, headers: 60_000, bodyIdle: 30_000, ...options.timeouts };
     this.#origin = base.origin;
+    this.#refused = options.refused ?? (() => undefined);
     this.#path = new URL(withoutTrailingSlash(base)).pathname.replace(/\/$/, "");
     const via = `1.1 ${options.pseudonym}`;
     this.#additionalHeaders = { "user-agent": USER_AGENT, ...checkAdditionalHeaders(options.additionalHeaders), via };
@@ -143,7 +147,7 @@ export class HomeserverStore implements MediaStore {
     signal.throwIfAborted();
     const headers = homeHeaders(credentials, authorizationOf(credentials), this.#additionalHeaders);
     try {
-      return await this.#agent.request({
+      const answer = await this.#agent.request({
         origin: this.#origin,
         path: this.#path + path,
         method,
@@ -154,6 +158,8 @@ export class HomeserverStore implements MediaStore {
         bodyTimeout: this.#timeouts.bodyIdle,
         ...(this.#serverName === undefined ? {} : { servername: this.#serverName }),
       });
+      if (answer.statusCode === 401) this.#refused(credentials);
+      return answer;
     } catch (error) {
       throw failure(error, signal);
     }

@@ -6,11 +6,22 @@ import { createHmac, randomBytes } from "node:crypto";
 import { LRUCache } from "lru-cache";
 import { GatewayError } from "../errors.ts";
 import { authorizationOf } from "./request-headers.ts";
-import type { AskedEndpoint, Credentials, FetchedMedia, Identifier, MediaSource, MediaVariant, Mxc } from "./source.ts";
+import type {
+  AskedEndpoint,
+  Credentials,
+  FetchedMedia,
+  ForwardedAnswer,
+  ForwardedRequest,
+  Forwarder,
+  Identifier,
+  MediaSource,
+  MediaVariant,
+  Mxc,
+} from "./source.ts";
 
 export interface PermissionsOptions {
   /** Who is asked. */
-  readonly homeserver: MediaSource & Identifier;
+  readonly homeserver: MediaSource & Forwarder & Identifier;
   /** Milliseconds that a yes counts, from the moment that it was asked for. */
   readonly ttl: number;
   /** Milliseconds, monotonic. */
@@ -30,8 +41,8 @@ interface Permission {
   readonly until: number;
 }
 
-export class Permissions implements MediaSource, Identifier {
-  readonly #homeserver: MediaSource & Identifier;
+export class Permissions implements MediaSource, Forwarder, Identifier {
+  readonly #homeserver: MediaSource & Forwarder & Identifier;
   readonly #ttl: number;
   readonly #now: () => number;
   /** Tokens are not kept, only what can't be turned back into them. */
@@ -67,6 +78,18 @@ export class Permissions implements MediaSource, Identifier {
     const media = await this.#unlessRefused(token, this.#homeserver.fetch(mxc, variant, credentials, signal, asked), name);
     this.#permissions.set(name, permission);
     return media;
+  }
+
+  /** The homeserver has answered 401 to these credentials, whatever was asked: all that their token was given ends. */
+  refused(credentials: Credentials): void {
+    const token = this.#tokenOf(credentials);
+    if (token !== undefined) this.#standings.delete(token);
+  }
+
+  async forward(request: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<ForwardedAnswer> {
+    const answer = await this.#homeserver.forward(request, credentials, signal);
+    if (answer.status === 401) this.refused(credentials);
+    return answer;
   }
 
   whoami(credentials: Credentials, signal: AbortSignal): Promise<string | undefined> {

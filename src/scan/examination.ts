@@ -26,16 +26,20 @@ export interface ExaminationOptions extends Pick<RecallOptions, "verdicts"> {
   readonly keys: VerdictKeys;
   /** So that no content is scanned by two instances at once. */
   readonly sharing: Sharing;
-  /**
-   * Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. Those of clients
-   * take no more than half of these.
-   */
-  readonly liveScans: () => number;
+  /** The rest wait for the last byte, so that slow senders never hold all scanners. */
+  readonly liveScans: () => LiveScans;
   /** Bytes. */
   readonly maxFileSize: number;
   /** Milliseconds that download and scan may take. */
   readonly timeout: number;
   readonly events: PipelineEvents;
+}
+
+/** Scans that may run while their media still arrives, as far as the scanners of that direction go. All together are no more than the larger of the two. */
+export interface LiveScans {
+  readonly download: number;
+  /** What clients bring takes half of these at most. */
+  readonly upload: number;
 }
 
 /** Bytes on their way here. */
@@ -235,9 +239,9 @@ export class Examination {
   #scanWhileArriving(specimen: Specimen, signal: AbortSignal): Promise<Decision> | undefined {
     const { size, from } = specimen.arriving;
     if (size === undefined || size <= PIECE_SIZE) return undefined;
-    const all = this.#options.liveScans();
-    if (this.#live.homeserver + this.#live.client >= all) return undefined;
-    if (from === "client" && this.#live.client >= Math.max(1, Math.floor(all / 2))) return undefined;
+    const { download, upload } = this.#options.liveScans();
+    const share = from === "client" ? Math.max(1, Math.floor(upload / 2)) : download;
+    if (this.#live[from] >= share || this.#live.homeserver + this.#live.client >= Math.max(download, upload)) return undefined;
     this.#live[from] += 1;
     return this.#judge(specimen, size, signal).finally(() => (this.#live[from] -= 1));
   }

@@ -222,7 +222,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     overrides,
     sharing,
     admission,
-    liveScans: () => 4,
+    liveScans: () => ({ download: 4, upload: 4 }),
     streams: 16,
     maxFileSize: 200 << 20,
     wait: 60_000,
