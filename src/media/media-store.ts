@@ -169,7 +169,7 @@ export class HomeserverStore implements MediaStore {
     const bytes = await readBounded(body, MAX_ANSWER, signal);
     // What a proxy before the homeserver has to say, say. Its own page is nothing that a client reads, but this it understands.
     if (statusCode === 413 && parseObject(bytes) === undefined) throw new GatewayError("upload_too_large");
-    if (bytes === undefined || parseObject(bytes) === undefined || statusCode < 200 || (statusCode >= 300 && statusCode < 400)) {
+    if (bytes === undefined || parseObject(bytes) === undefined || !isAnswer(statusCode)) {
       throw new GatewayError("homeserver_failed", { detail: `the homeserver answered an upload with ${statusCode} and no JSON object` });
     }
     const retryAfter = headers["retry-after"];
@@ -179,6 +179,11 @@ export class HomeserverStore implements MediaStore {
       body: bytes,
     };
   }
+}
+
+/** Its yes, or a no with an error of its own; whatever else it says means nothing to a client. */
+function isAnswer(status: number): boolean {
+  return status === 200 || (status >= 400 && status <= 599);
 }
 
 /** The URI that the homeserver gave to what was uploaded; undefined when it did not take it, or says none that can be. */

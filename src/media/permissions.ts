@@ -49,6 +49,8 @@ export class Permissions implements MediaSource, Forwarder, Identifier {
   readonly #secret = randomBytes(32);
   readonly #standings = new LRUCache<string, Standing>({ max: MAX_PERMISSIONS });
   readonly #permissions = new LRUCache<string, Permission>({ max: MAX_PERMISSIONS });
+  /** How often each was refused. */
+  readonly #refusals = new LRUCache<string, number>({ max: MAX_PERMISSIONS });
 
   constructor({ homeserver, ttl, now = () => performance.now() }: PermissionsOptions) {
     this.#homeserver = homeserver;
@@ -75,8 +77,10 @@ export class Permissions implements MediaSource, Forwarder, Identifier {
     if (token === undefined) return this.#homeserver.fetch(mxc, variant, credentials, signal, asked);
     const permission = { standing: this.#standingOf(token), until: this.#now() + this.#ttl };
     const name = this.#digest(token, mxc, variant);
+    const refusals = this.#refusals.get(name);
     const media = await this.#unlessRefused(token, this.#homeserver.fetch(mxc, variant, credentials, signal, asked), name);
-    this.#permissions.set(name, permission);
+    // What was asked later may have been answered sooner, with a no.
+    if (this.#refusals.get(name) === refusals) this.#permissions.set(name, permission);
     return media;
   }
 
@@ -112,7 +116,10 @@ export class Permissions implements MediaSource, Forwarder, Identifier {
     try {
       return await answer;
     } catch (error) {
-      if (name !== undefined) this.#permissions.delete(name);
+      if (name !== undefined) {
+        this.#permissions.delete(name);
+        this.#refusals.set(name, (this.#refusals.get(name) ?? 0) + 1);
+      }
       if (error instanceof GatewayError && (error.code === "unknown_token" || error.code === "missing_token")) {
         this.#standings.delete(token);
       }

@@ -97,6 +97,24 @@ describe("a permission of a moment ago", () => {
     expect((await gateway.get(`thumbnail/${slow}?width=32&height=32&method=scale`, TOKEN)).status).toBe(401);
   });
 
+  it("that is answered late counts for nothing once the same media was refused", async () => {
+    const { gateway } = await remembering({ mediaMemory: 0 });
+    await using _gateway = gateway;
+    const mxc = gateway.put(SMALL);
+    await gateway.get(`scan/${mxc}`, TOKEN);
+    const held = Promise.withResolvers<void>();
+    gateway.homeserver.hold = held.promise;
+    const asked = gateway.homeserver.requests.length;
+    const late = gateway.get(`download/${mxc}`, TOKEN);
+    await expect.poll(() => gateway.homeserver.requests.length).toBe(asked + 1);
+    gateway.homeserver.hold = undefined;
+    gateway.homeserver.behaviour = { answer: { status: 403, body: { errcode: "M_FORBIDDEN", error: "no" } } };
+    expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(502);
+    held.resolve();
+    expect((await late).status).toBe(200);
+    expect((await gateway.get(`scan/${mxc}`, TOKEN)).json["clean"]).toBeUndefined();
+  });
+
   it("is no verdict: what is blocked, found infected or to be scanned again is not handed out", async () => {
     const { gateway, asked } = await remembering();
     await using _gateway = gateway;
