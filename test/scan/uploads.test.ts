@@ -420,6 +420,8 @@ describe("a homeserver", () => {
     ["sends the client elsewhere", { answer: { status: 307, body: {}, headers: { location: "http://127.0.0.1:1/" } } }, 502, "M_UNKNOWN"],
     ["sends more than an answer", { answer: { status: 200, body: { content_uri: "x".repeat(100_000) } } }, 502, "M_UNKNOWN"],
     ["sends no object", { answer: { status: 200, body: [] } }, 502, "M_UNKNOWN"],
+    ["says 205", { answer: { status: 205, body: { content_uri: "mxc://example.org/x" } } }, 502, "M_UNKNOWN"],
+    ["says 601", { answer: { status: 601, body: { errcode: "M_UNKNOWN" } } }, 502, "M_UNKNOWN"],
     ["never answers", { stall: true }, 502, "M_UNKNOWN"],
   ])("that %s is %s", async (_what, uploadBehaviour, status, errcode) => {
     await using gateway = await startHarness({ uploads: { patience: 500 } });
