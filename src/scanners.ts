@@ -4,7 +4,7 @@ import type { Config } from "./config/load.ts";
 import type { Direction } from "./config/schema.ts";
 import type { Logger } from "./observability/log.ts";
 import type { GatewayReports } from "./observability/reports.ts";
-import type { LiveScans } from "./scan/examination.ts";
+import type { LiveScans } from "./scan/content-scans.ts";
 import { IcapScanner } from "./scan/icap-scanner.ts";
 import { Policy } from "./scan/policy.ts";
 import type { Scanner } from "./scan/scanner.ts";

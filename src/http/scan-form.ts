@@ -3,11 +3,14 @@ import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type BusboyInstance, Busboy } from "@fastify/busboy";
 import { GatewayError } from "../errors.ts";
-import { FORM_OVERHEAD } from "../scan/file-check.ts";
+import type { SizeBounds } from "../scan/file-check.ts";
 import { gather } from "./json-body.ts";
 
 /** Of the part `file`; waited for. */
 type Write = (bytes: Buffer) => Promise<void>;
+
+/** Bytes that a form may have beside the file: what says how it is encrypted, heads, boundaries. */
+const OVERHEAD = 128 * 1024;
 
 /** Bytes that have been read, and stand in the parser's buffers or its streams'. */
 const IN_FLIGHT = 512 * 1024;
@@ -45,6 +48,11 @@ export async function readScanForm(
   return parts.end();
 }
 
+/** Of the file in a form of this many bytes. */
+export function boundsOfFile(form: number | undefined): SizeBounds | undefined {
+  return form === undefined ? undefined : { atLeast: Math.max(0, form - OVERHEAD), atMost: form };
+}
+
 function parserOf(contentType: string | undefined): BusboyInstance {
   if (!/^multipart\/form-data\s*;/i.test(contentType ?? "")) throw malformed("The request body is not multipart/form-data");
   try {
@@ -80,7 +88,7 @@ class Parts {
     let came = 0;
     for await (const chunk of source) {
       came += chunk.length;
-      if (came - this.#written > FORM_OVERHEAD + IN_FLIGHT) throw malformed("The form has too much beside the file");
+      if (came - this.#written > OVERHEAD + IN_FLIGHT) throw malformed("The form has too much beside the file");
       yield chunk;
     }
   }

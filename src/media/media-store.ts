@@ -5,12 +5,11 @@ import { Agent, type Dispatcher, type ProxyAgent } from "undici";
 import { GatewayError } from "../errors.ts";
 import { readBounded } from "./bounded-body.ts";
 import { withoutTrailingSlash } from "./discovery.ts";
-import { parseObject } from "./homeserver-answer.ts";
-import { failure } from "./homeserver.ts";
+import { failure, parseObject } from "./homeserver-answer.ts";
 import { parseMxcUrl } from "./mxc.ts";
 import { connectorTo, proxyAgent } from "./outbound.ts";
 import { authorizationOf, checkAdditionalHeaders, homeHeaders } from "./request-headers.ts";
-import type { Credentials, Mxc } from "./source.ts";
+import type { Credentials, HomeserverAnswer, Mxc } from "./source.ts";
 
 /** Where an upload goes: to a new URI, by one of the API's versions, or to one that was made before. */
 export type UploadTarget = { readonly kind: "new"; readonly api: "v3" | "v1" | "r0" } | { readonly kind: "created"; readonly mxc: Mxc };
@@ -25,23 +24,14 @@ export interface Upload {
   readonly body: AsyncIterable<Buffer>;
 }
 
-/** The homeserver's own answer, for the client. */
-export interface StoreAnswer {
-  readonly status: number;
-  /** As it came. */
-  readonly retryAfter: string | undefined;
-  /** A JSON object, byte for byte. */
-  readonly body: Buffer;
-}
-
 export interface MediaStore extends AsyncDisposable {
   /**
-   * Sends media whole, on behalf of this client.
+   * Sends media whole, on behalf of this client. The answer is as it came.
    * @throws GatewayError `homeserver_failed` when there is no answer that a client could read; whatever the body throws; the signal's reason.
    */
-  upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer>;
+  upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer>;
   /** Has a URI made that is uploaded to later. @throws as `upload`. */
-  create(credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer>;
+  create(credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer>;
   /** Bytes that the homeserver takes of this client at most; undefined when it does not say. @throws the signal's reason. */
   maxUploadSize(credentials: Credentials, signal: AbortSignal): Promise<number | undefined>;
 }
@@ -106,7 +96,7 @@ export class HomeserverStore implements MediaStore {
         : proxyAgent(options.proxy, connect, limits);
   }
 
-  async upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer> {
+  async upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
     const { target, contentType, fileName, size, body } = upload;
     const query = fileName === undefined ? "" : `?${new URLSearchParams({ filename: fileName }).toString()}`;
     const headers = { "content-type": contentType, "content-length": String(size) };
@@ -114,7 +104,7 @@ export class HomeserverStore implements MediaStore {
     return this.#answer(await this.#ask(method, pathOf(target) + query, credentials, signal, { headers, body: listening(body) }), signal);
   }
 
-  async create(credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer> {
+  async create(credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
     return this.#answer(await this.#ask("POST", "/_matrix/media/v1/create", credentials, signal), signal);
   }
 
@@ -165,7 +155,7 @@ export class HomeserverStore implements MediaStore {
     }
   }
 
-  async #answer({ statusCode, headers, body }: Dispatcher.ResponseData, signal: AbortSignal): Promise<StoreAnswer> {
+  async #answer({ statusCode, headers, body }: Dispatcher.ResponseData, signal: AbortSignal): Promise<HomeserverAnswer> {
     const bytes = await readBounded(body, MAX_ANSWER, signal);
     // What a proxy before the homeserver has to say, say. Its own page is nothing that a client reads, but this it understands.
     if (statusCode === 413 && parseObject(bytes) === undefined) throw new GatewayError("upload_too_large");
@@ -187,7 +177,7 @@ function isAnswer(status: number): boolean {
 }
 
 /** The URI that the homeserver gave to what was uploaded; undefined when it did not take it, or says none that can be. */
-export function storedAt(target: UploadTarget, { status, body }: StoreAnswer): Mxc | undefined {
+export function storedAt(target: UploadTarget, { status, body }: HomeserverAnswer): Mxc | undefined {
   if (status !== 200) return undefined;
   if (target.kind === "created") return target.mxc;
   const uri = parseObject(body)?.["content_uri"];

@@ -8,12 +8,12 @@ import type { Advisers } from "./advisers.ts";
 import { mediaAnswer, verdictAnswer } from "./answer.ts";
 import type { Deadline } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
-import { spoolSoon } from "./examination.ts";
 import { Line } from "./line.ts";
 import type { MediaMemory } from "./media-memory.ts";
 import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
 import type { Recall, SharedFinding } from "./recall.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest, VerdictAnswer } from "./request.ts";
+import { spoolSoon } from "./spool-soon.ts";
 
 export interface KnownMediaOptions {
   readonly source: MediaSource;
