@@ -2,6 +2,7 @@
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import type { Config } from "./config/load.ts";
+import { homeserverConnections } from "./config/worker-shares.ts";
 import { adoptRequestKeys } from "./crypto/keys.ts";
 import { createAdminApp, type Readiness } from "./http/admin.ts";
 import { createApp } from "./http/app.ts";
@@ -139,10 +140,7 @@ export async function openService(
       ...icap.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: scanner.replicas() })),
       ...scripts.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: [] })),
     ],
-    requests: () => ({
-      active: admission.scans.taken + admission.transfers.taken + admission.uploads.taken,
-      queued: admission.scans.waiting + admission.transfers.waiting + admission.uploads.waiting,
-    }),
+    requests: () => admission.requests,
     spool: () => spools.usage(),
     mediaMemory: () => memory.taken,
     ...(stores.redis === undefined ? {} : { redis: stores.redis }),
@@ -196,14 +194,18 @@ const SHUTTING_DOWN: Readiness = { ready: false, degraded: false, problems: ["sh
  * scanners are told of; only those that decide can make it not ready.
  */
 function readinessOf(scanners: Scanners, { upload }: Config, { verdicts, overrides }: Stores): Readiness {
-  const works = (those: readonly Scanner[]): boolean => those.every((scanner) => !scanner.required || scanner.health().ready);
-  const ready = works(scanners.for.download) || (upload.enabled && works(scanners.for.upload));
+  const ready = decide(scanners.for.download) || (upload.enabled && decide(scanners.for.upload));
   const problems = [...scanners.all, verdicts, overrides].flatMap((one) => one.health().problems);
   return { ready, degraded: problems.length > 0, problems };
 }
 
-function openHomeserver({ download, scan, transparent, upload }: Config, pseudonym: string): Homeserver {
+function decide(scanners: readonly Scanner[]): boolean {
+  return scanners.every((scanner) => !scanner.required || scanner.health().ready);
+}
+
+function openHomeserver({ web, download, scan, transparent, upload }: Config, pseudonym: string): Homeserver {
   return new Homeserver({
+    maxConnections: homeserverConnections(web),
     ...(transparent.enabled || upload.enabled ? { pseudonym } : {}),
     ...(download.base_homeserver_url === undefined ? {} : { baseUrl: download.base_homeserver_url }),
     ...(download.proxy === undefined ? {} : { proxy: download.proxy }),

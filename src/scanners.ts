@@ -38,10 +38,12 @@ export function openScanners(config: Config, shared: Stores["shared"], reports: 
  * that clients have checked go by those that decide on downloads.
  */
 export function liveScansOf({ for: { download, upload } }: Pick<Scanners, "for">): LiveScans {
-  const deciding = (scanners: readonly Scanner[]): readonly Scanner[] => scanners.filter(({ required }) => required);
-  const halfOf = (scanners: readonly Scanner[]): number => Math.floor(Math.min(...scanners.map(({ capacity }) => capacity)) / 2);
-  const uploads = deciding(upload);
-  return { download: halfOf(deciding(download)), upload: halfOf(uploads.length > 0 ? uploads : deciding(download)) };
+  const uploads = upload.some(({ required }) => required) ? upload : download;
+  return { download: halfOfNarrowest(download), upload: halfOfNarrowest(uploads) };
+}
+
+function halfOfNarrowest(scanners: readonly Scanner[]): number {
+  return Math.floor(Math.min(...scanners.filter(({ required }) => required).map(({ capacity }) => capacity)) / 2);
 }
 
 export function policyFor({ scan }: Pick<Config, "scan">, scanners: readonly Scanner[], reports: GatewayReports): Policy {

@@ -1,5 +1,6 @@
 /** From a configuration to what clients may bring: uploads, and files that are only checked. */
 import type { Config } from "./config/load.ts";
+import { homeserverConnections } from "./config/worker-shares.ts";
 import { checksFiles } from "./config/schema.ts";
 import type { AppOptions } from "./http/app.ts";
 import { HomeserverStore } from "./media/media-store.ts";
@@ -64,6 +65,7 @@ export function openUploads(config: Config, parts: UploadParts): UploadDoors {
           ...(download.proxy === undefined ? {} : { proxy: download.proxy }),
           additionalHeaders: download.additional_headers,
           refused: parts.refused,
+          maxConnections: homeserverConnections(config.web),
         });
   const foresight = new Foresight({ verdicts: stores.verdicts, keys: stores.keys, downloads: pipeline.panel });
   const forUploads = parts.scanners.for.upload;

@@ -1,4 +1,5 @@
 /** What of uploads a configuration turns on, and whom it has asked. */
+import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { type IcapReply, type IcapRequest, IcapServer } from "../icap/index.ts";
 import { BASE_PATH } from "../src/http/app.ts";
@@ -135,6 +136,44 @@ describe("a configuration", () => {
     await expect.poll(() => antivirus.asked.length, { timeout: 10_000 }).toBe(1);
     rest.resolve();
     expect((await answer).status).toBe(200);
+  });
+
+  it("divides the connections to the homeserver among workers, and counts all that is at work", async () => {
+    const { url } = await service();
+    const workers = 64;
+    const gateway = await gatewayOf({
+      icap: [{ name: "av", urls: [url], canary: [], max_connections: workers }],
+      web: { workers },
+      scan: { max_file_size: "10MiB", spool: { memory: "128MiB", disk: "2GiB" }, max_per_client: 64 },
+      upload: { enabled: true },
+      transparent: { enabled: true },
+    });
+    const { host, port } = gateway.gateway.adminAddress;
+    const active = async (): Promise<string> => (await fetch(`http://${host}:${port}/metrics`)).text();
+    const { homeserver } = gateway;
+    const most = 256 / workers;
+    const several = Array.from({ length: 10 }, (_, index) => index);
+
+    const held = Promise.withResolvers<void>();
+    onTestFinished(() => held.resolve());
+    homeserver.hold = held.promise;
+    const downloads = several.map((index) => gateway.get(`download/${gateway.put(Buffer.from(`text ${index}`))}`, TOKEN));
+    await expect.poll(active).toContain('mig_requests{state="active"} 10');
+    const questions = several.map(() => gateway.get("/_matrix/client/v1/media/config", TOKEN));
+    await expect.poll(active).toContain('mig_requests{state="active"} 20');
+    expect(await homeserver.connections()).toBe(most);
+    held.resolve();
+    for (const { status } of await Promise.all([...downloads, ...questions])) expect(status).toBe(200);
+
+    const stored = Promise.withResolvers<void>();
+    onTestFinished(() => stored.resolve());
+    homeserver.uploadBehaviour = { hold: stored.promise };
+    const uploads = several.map(() => post(gateway, UPLOAD, TOKEN));
+    await expect.poll(() => homeserver.uploads.length).toBe(most);
+    for (let turns = 0; turns < 100; turns += 1) await turn();
+    expect(homeserver.uploads.length).toBe(most);
+    stored.resolve();
+    for (const answer of await Promise.all(uploads)) expect(answer).toEqual([200, undefined]);
   });
 
   it("that hands on what scanners send in a file's stead does so with downloads only", async () => {

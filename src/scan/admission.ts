@@ -4,11 +4,11 @@ import { GatewayError } from "../errors.ts";
 import { Line } from "./line.ts";
 
 export interface AdmissionOptions {
-  /** Media that are downloaded and scanned at once. */
+  /** Media that are downloaded and scanned at once; as many again of each other kind: known media, uploads, and questions to the homeserver. */
   readonly maxConcurrent: number;
-  /** Requests that wait for such a slot. */
+  /** Requests that wait for such a slot, of each kind; of known media, eight times as many. */
   readonly maxQueued: number;
-  /** Requests of one client, scans that go on after it hung up included. */
+  /** Requests of one client, of all kinds together, scans that go on after it hung up included. */
   readonly maxPerClient: number;
 }
 
@@ -80,6 +80,12 @@ export class Admission {
     this.forwards = new Line(maxConcurrent, maxQueued);
     this.#maxPerClient = maxPerClient;
     this.#maxInside = 4 * maxConcurrent + (3 + KNOWN_PER_QUEUED) * maxQueued;
+  }
+
+  /** Requests at work, and those that wait for their turn. */
+  get requests(): { active: number; queued: number } {
+    const lines = [this.scans, this.transfers, this.uploads, this.forwards];
+    return { active: lines.reduce((sum, { taken }) => sum + taken, 0), queued: lines.reduce((sum, { waiting }) => sum + waiting, 0) };
   }
 
   /** @throws GatewayError `rate_limited` when this client has its share already, or everybody together has. */
