@@ -10,7 +10,7 @@ import type {
   AskedEndpoint,
   Credentials,
   FetchedMedia,
-  ForwardedAnswer,
+  HomeserverAnswer,
   ForwardedRequest,
   Forwarder,
   Identifier,
@@ -90,7 +90,7 @@ export class Permissions implements MediaSource, Forwarder, Identifier {
     if (token !== undefined) this.#standings.delete(token);
   }
 
-  async forward(request: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<ForwardedAnswer> {
+  async forward(request: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
     const answer = await this.#homeserver.forward(request, credentials, signal);
     if (answer.status === 401) this.refused(credentials);
     return answer;
