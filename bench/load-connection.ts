@@ -76,12 +76,21 @@ export class LoadConnection {
       else reject(error);
     };
     this.#started = performance.now();
-    this.#socket?.write(request.bytes, "latin1");
+    this.#send(request);
     await promise;
     const latency = performance.now() - this.#started;
     const wrong = this.#problem();
     if (wrong !== undefined) throw new Error(wrong);
-    return { latency, firstByte: this.#firstByte - this.#started, bytes: this.#received };
+    return { latency, firstByte: this.#firstByte - this.#started, bytes: request.uri === undefined ? this.#received : this.#size };
+  }
+
+  #send({ bytes, media = [] }: PreparedRequest): void {
+    const socket = this.#socket;
+    // The head and the first part leave together.
+    socket?.cork();
+    socket?.write(bytes, "latin1");
+    for (const part of media) socket?.write(part);
+    socket?.uncork();
   }
 
   close(): void {
@@ -111,8 +120,10 @@ export class LoadConnection {
 
   /** What is wrong with the answer that came. */
   #problem(): string | undefined {
-    const { tail } = this.#request;
+    const { tail, uri } = this.#request;
     if (this.#reader.status !== 200) return `${this.#reader.status} ${this.#kept.toString("latin1", 0, 200)}`;
+    if (uri !== undefined)
+      return fieldOf(this.#kept, "content_uri") === uri ? undefined : `not ${uri}: ${this.#kept.toString("latin1", 0, 200)}`;
     if (tail === undefined) return isClean(this.#kept) ? undefined : `no clean verdict: ${this.#kept.toString("latin1", 0, 200)}`;
     if (this.#received !== this.#size) return `${this.#received} bytes instead of ${this.#size}`;
     return this.#kept.equals(tail) ? undefined : "other bytes than those of the media";
@@ -132,9 +143,14 @@ export class LoadConnection {
 }
 
 function isClean(text: Buffer): boolean {
+  return fieldOf(text, "clean") === true;
+}
+
+/** Of a JSON object; undefined where it is none. */
+function fieldOf(text: Buffer, name: string): unknown {
   try {
-    return (JSON.parse(text.toString()) as { clean?: unknown } | null)?.clean === true;
+    return (JSON.parse(text.toString()) as Readonly<Record<string, unknown>> | null)?.[name];
   } catch {
-    return false;
+    return undefined;
   }
 }

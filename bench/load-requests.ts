@@ -1,12 +1,16 @@
 /** The requests of the load generator, as bytes, and what the right answer to each is. */
 import olm from "@matrix-org/olm";
 import type { LoadSpec } from "./load-spec.ts";
-import { MediaHashes, SERVER_NAME, mediaId, tailOf } from "./media.ts";
+import { MediaHashes, SERVER_NAME, UPLOAD_PATH, bodyOf, mediaId, tailOf } from "./media.ts";
 
 export interface PreparedRequest {
   readonly bytes: string;
-  /** The last bytes of the media that answers it; undefined where that is a verdict. */
+  /** What follows them. */
+  readonly media?: Buffer[];
+  /** The last bytes of the media that answers it; undefined where that is a verdict or a URI. */
   readonly tail: Buffer | undefined;
+  /** The URI that answers an upload. */
+  readonly uri?: string;
 }
 
 /** The body of the request with this number, for the media with this ID. */
@@ -15,6 +19,10 @@ type BodyOf = (count: number, id: string) => string;
 /** Any, but always the same: who knows the media knows it under these. */
 const KEY = Buffer.alloc(32, 7);
 const IV = Buffer.concat([Buffer.alloc(8, 7), Buffer.alloc(8)]);
+/** A form with one file. */
+const BOUNDARY = "bench";
+const FORM_START = `--${BOUNDARY}\r\nContent-Disposition: form-data; name="file"\r\n\r\n`;
+const FORM_END = `\r\n--${BOUNDARY}--\r\n`;
 /** How many bodies are encrypted beforehand at least: clients encrypt each anew. */
 const SEALED = 256;
 
@@ -50,6 +58,24 @@ export class Requests {
     const count = this.#count;
     this.#count += 1;
     const id = mediaId(size, series, count % media);
+    if (endpoint === "upload") {
+      const fields = `Content-Type: application/octet-stream\r\nContent-Length: ${size}\r\n\r\n`;
+      return {
+        bytes: `POST ${UPLOAD_PATH}${head}${fields}`,
+        media: [...bodyOf(size), tailOf(id)],
+        tail: undefined,
+        uri: `mxc://${SERVER_NAME}/${id}`,
+      };
+    }
+    if (endpoint === "scan_file") {
+      const length = FORM_START.length + size + FORM_END.length;
+      const fields = `Content-Type: multipart/form-data; boundary=${BOUNDARY}\r\nContent-Length: ${length}\r\n\r\n`;
+      return {
+        bytes: `POST ${base}/scan_file${head}${fields}${FORM_START}`,
+        media: [...bodyOf(size), tailOf(id), Buffer.from(FORM_END)],
+        tail: undefined,
+      };
+    }
     const tail = endpoint.startsWith("scan") ? undefined : tailOf(id);
     if (this.#bodyOf === undefined) {
       const query = endpoint === "thumbnail" ? "?width=320&height=240&method=scale" : "";

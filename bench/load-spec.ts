@@ -1,6 +1,7 @@
 /** What the load generator is told, and what it tells. */
 
-export type Endpoint = "download" | "thumbnail" | "scan" | "download_encrypted" | "scan_encrypted";
+/** Of the content-scanner API; and `upload`, a homeserver's. */
+export type Endpoint = "download" | "thumbnail" | "scan" | "download_encrypted" | "scan_encrypted" | "scan_file" | "upload";
 
 export interface LoadSpec {
   /** What paths begin with: of the content-scanner API, or of a homeserver's media. Connections take turns at them. */
@@ -29,7 +30,7 @@ export interface Spread {
 export interface LoadResult {
   /** Whole and right answers. */
   readonly requests: number;
-  /** Of media or verdicts in those. */
+  /** Of media or verdicts in those; of what was uploaded. */
   readonly bytes: number;
   /** Milliseconds. */
   readonly elapsed: number;

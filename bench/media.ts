@@ -8,6 +8,9 @@ import { type Hash, createCipheriv, createHash } from "node:crypto";
 /** The server name in all mxc URIs. */
 export const SERVER_NAME = "bench";
 
+/** Where media is uploaded to, at the gateway and at the homeserver. */
+export const UPLOAD_PATH = "/_matrix/media/v3/upload";
+
 /** Bytes at the end of a media that are its own; there is no smaller one. */
 export const TAIL_SIZE = 32;
 
@@ -24,6 +27,11 @@ export function mediaId(size: number, series: string, number: number): string {
 export function sizeOf(id: string): number | undefined {
   const size = Number(/^([1-9]\d{0,10})-[\w-]+$/.exec(id)?.[1]);
   return size >= TAIL_SIZE && id.length <= TAIL_SIZE ? size : undefined;
+}
+
+/** The ID of the media with these last bytes. */
+export function idOf(tail: Buffer): string {
+  return tail.toString("latin1").replace(/\.+$/, "");
 }
 
 /** The last bytes of the media with this ID. */

@@ -174,7 +174,7 @@ export class Runner {
     const { connections, requests, media } = row;
     const size = row.endpoint.startsWith("scan") ? TAIL_SIZE : row.size;
     const kinds = this.#options.given === undefined ? row.ceilings : row.ceilings.filter((kind) => kind === "homeserver");
-    const name = JSON.stringify([kinds, size, connections, requests, media !== undefined, scannerOf(row), run]);
+    const name = JSON.stringify([kinds, row.endpoint === "upload", size, connections, requests, media !== undefined, scannerOf(row), run]);
     const ceilings = this.#ceilings.get(name) ?? this.#measureCeilings(kinds, { ...row, size });
     this.#ceilings.set(name, ceilings);
     return ceilings;
@@ -185,7 +185,10 @@ export class Runner {
     if (kinds.includes("homeserver")) {
       const { sealed: _sealed, ...plain } = row;
       const { url } = await this.#stage.homeserver();
-      const { figures, result } = await measureLoad(await this.#spec({ ...plain, endpoint: "download" }, [url]), []);
+      const { figures, result } = await measureLoad(
+        await this.#spec({ ...plain, endpoint: row.endpoint === "upload" ? "upload" : "download" }, [url]),
+        [],
+      );
       if (result.errors > 0) throw new Error(`the homeserver of the benchmark fails: ${result.examples.join("; ")}`);
       ceilings.homeserver = figures;
     }

@@ -3,6 +3,7 @@ import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { parse, stringify } from "yaml";
 import { loadConfig } from "../src/config/load.ts";
 import { type ErrorCode, GatewayError } from "../src/errors.ts";
 
@@ -67,31 +68,56 @@ function rowOf(error: GatewayError): string[] {
 }
 
 describe("docs/deployment.md", () => {
-  it("has a configuration that works, with nothing to warn of", async () => {
+  it("has configurations that work, the whole one with nothing to warn of", async () => {
     const text = await readFile(join(ROOT, "docs/deployment.md"), "utf8");
-    const [, yaml] = /```yaml\n(.*?)```/s.exec(text) ?? [];
-    const directory = await mkdtemp(join(tmpdir(), "documents-test-"));
-    try {
-      await writeFile(join(directory, "config.yaml"), yaml ?? "");
-      expect((await loadConfig(join(directory, "config.yaml"))).warnings).toEqual([]);
-    } finally {
-      await rm(directory, { recursive: true, force: true });
-    }
+    const [whole = "", ...parts] = [...text.matchAll(/^```yaml\n(.*?)^```/gms)].map(([, yaml = ""]) => yaml);
+    expect(parts).not.toEqual([]);
+    expect((await loaded(whole)).warnings).toEqual([]);
+    const { icap, download } = parse(whole) as Record<string, unknown>;
+    // What a part does not show is as it is in the whole.
+    for (const part of parts) await loaded(stringify({ icap, download, ...(parse(part) as Record<string, unknown>) }));
   });
 });
 
+async function loaded(yaml: string): ReturnType<typeof loadConfig> {
+  const directory = await mkdtemp(join(tmpdir(), "documents-test-"));
+  try {
+    await writeFile(join(directory, "config.yaml"), yaml);
+    return await loadConfig(join(directory, "config.yaml"));
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
 describe("the documents", () => {
-  it("link to files that are there", async () => {
+  it("link to files and headings that are there", async () => {
     const names = [...(await readdir(ROOT)), ...(await readdir(join(ROOT, "docs"))).map((name) => `docs/${name}`)];
     const documents = names.filter((name) => name.endsWith(".md"));
     expect(documents).toContain("README.md");
+    const texts = new Map(await Promise.all(documents.map(async (name) => [name, await readFile(join(ROOT, name), "utf8")] as const)));
     const broken: string[] = [];
-    for (const document of documents) {
-      const text = await readFile(join(ROOT, document), "utf8");
-      for (const [, target = ""] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)/g)) {
-        if (!existsSync(join(ROOT, dirname(document), target))) broken.push(`${document}: ${target}`);
+    for (const [document, text] of texts) {
+      for (const [, target = "", anchor] of text.matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)/g)) {
+        const path = target === "" ? document : join(dirname(document), target);
+        const headings = texts.get(path);
+        if (!existsSync(join(ROOT, path))) broken.push(`${document}: ${target}`);
+        else if (anchor !== undefined && headings !== undefined && !anchorsIn(headings).has(anchor))
+          broken.push(`${document}: ${target}#${anchor}`);
       }
     }
     expect(broken).toEqual([]);
   });
 });
+
+/** Of its headings, as GitHub makes them. */
+function anchorsIn(text: string): ReadonlySet<string> {
+  const headings = text.replaceAll(/^```.*?^```/gms, "").matchAll(/^#+ (.*)$/gm);
+  return new Set(
+    [...headings].map(([, heading = ""]) =>
+      heading
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N}\s_-]/gu, "")
+        .replaceAll(" ", "-"),
+    ),
+  );
+}

@@ -8,5 +8,6 @@ import { ownProcess } from "./process.ts";
 import { realScanner } from "./real-scanner.ts";
 import { repeated } from "./repeated.ts";
 import { sharing } from "./sharing.ts";
+import { uploads } from "./uploads.ts";
 
-export const GROUPS: readonly Group[] = [cold, realScanner, repeated, remembering, workers, large, sharing, ownProcess, growth];
+export const GROUPS: readonly Group[] = [cold, uploads, realScanner, repeated, remembering, workers, large, sharing, ownProcess, growth];

@@ -41,17 +41,22 @@ function media(url = ""): Buffer {
 
 describe.runIf(process.platform === "linux")("npm run bench", { timeout: PATIENCE }, () => {
   it("measures the gateway", async () => {
-    const { status, stdout, stderr } = await bench("--only", "cold-10k,repeated-scan-encrypted-body", "--json");
+    const { status, stdout, stderr } = await bench(
+      "--only",
+      "cold-10k,upload-10k,upload-scan-file-10k,repeated-scan-encrypted-body",
+      "--json",
+    );
     expect({ status, stderr }).toMatchObject({ status: 0 });
     const reports = JSON.parse(stdout) as {
       outcomes: { errors: number; figures: Record<string, number>; ceilings: object; facts: object }[];
     }[];
-    const [cold, repeated] = reports.flatMap(({ outcomes }) => outcomes);
-    for (const outcome of [cold, repeated]) {
+    const [cold, upload, scanFile, repeated] = reports.flatMap(({ outcomes }) => outcomes);
+    for (const outcome of [cold, upload, scanFile, repeated]) {
       expect(outcome?.errors).toBe(0);
       for (const figure of ["requestsPerSecond", "p50", "peakMemory"]) expect(outcome?.figures[figure]).toBeGreaterThan(0);
     }
-    expect(Object.keys(cold?.ceilings ?? {})).toEqual(["homeserver", "icap"]);
+    for (const { ceilings } of [cold, upload].flatMap((outcome) => outcome ?? []))
+      expect(Object.keys(ceilings)).toEqual(["homeserver", "icap"]);
     // Whoever knows hash and key of encrypted media needs no yes of the homeserver for its verdict.
     expect(repeated?.facts).toMatchObject({ "homeserver asked, a request": 0 });
   });

@@ -51,6 +51,27 @@ describe("requests of the load generator", () => {
     expect((await Requests.prepare({ ...SPEC, endpoint: "scan" })).next(0).tail).toBeUndefined();
   });
 
+  it("bring media, for the answer that only its last byte gives", async () => {
+    const requests = await Requests.prepare({ ...SPEC, endpoint: "upload" });
+    const { bytes, media = [], uri } = requests.next(1);
+    const id = mediaId(SPEC.size, SPEC.series, 0);
+    expect(bytes).toMatch(/^POST \/_matrix\/media\/v3\/upload HTTP\/1\.1\r\n/);
+    expect(bytes).toContain(`\r\nContent-Length: ${SPEC.size}\r\n`);
+    expect(Buffer.concat(media)).toEqual(Buffer.concat([...bodyOf(SPEC.size), tailOf(id)]));
+    expect(uri).toBe(`mxc://bench/${id}`);
+  });
+
+  it("bring a file in a form", async () => {
+    const requests = await Requests.prepare({ ...SPEC, endpoint: "scan_file" });
+    const { bytes, media = [] } = requests.next(0);
+    const { head, body } = cut(bytes);
+    const form = await new Response(Buffer.concat([Buffer.from(body), ...media]), {
+      headers: { "content-type": /Content-Type: (.*)\r\n/.exec(head)?.[1] ?? "" },
+    }).formData();
+    expect(head).toContain(`Content-Length: ${body.length + media.reduce((sum, part) => sum + part.length, 0)}`);
+    expect(Buffer.from((form.get("file") as string).slice(-TAIL_SIZE))).toEqual(tailOf(mediaId(SPEC.size, SPEC.series, 0)));
+  });
+
   it("name hash, key and IV of encrypted media", async () => {
     const requests = await Requests.prepare({ ...SPEC, endpoint: "download_encrypted" });
     for (const number of [0, 1]) {

@@ -70,9 +70,10 @@ async function serverBlock(
     ["listen 443 ssl", `listen ${listen} ssl`],
     ["/etc/ssl/matrix.example.org/fullchain.pem", `${TLS}cert.pem`],
     ["/etc/ssl/matrix.example.org/privkey.pem", `${TLS}key.pem`],
-    ["    # Synapse.\n", `${locations}    # Synapse.\n`],
   ]);
-  return text.replaceAll("http://127.0.0.1:8080;", `${gateway};`).replaceAll("http://127.0.0.1:8008;", `${synapse};`);
+  // Behind Synapse's, the place where they would be without effect if order mattered.
+  const whole = text.replace(/\}\n$/, () => `${locations}}\n`);
+  return whole.replaceAll("http://127.0.0.1:8080;", `${gateway};`).replaceAll("http://127.0.0.1:8008;", `${synapse};`);
 }
 
 /** @throws Error that says what is missing, or with the end of nginx's log */
