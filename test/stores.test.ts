@@ -20,7 +20,7 @@ import { startRedisCluster, startWatchedRedis } from "./support/peers/redis-toge
 import { type RealGateway, startGateway } from "./support/real-gateway.ts";
 
 const HOUR = 3_600_000;
-const CLEAN: VerdictRecord = { outcome: "clean", stamps: { av: { tag: "t", at: 0 } } };
+const CLEAN: VerdictRecord = { outcome: "clean", stamps: { av: { tag: "t", at: Date.now() } } };
 const INFECTED: VerdictRecord = { ...CLEAN, outcome: "infected", threat: "Evil", scanner: "av" };
 const block: OverrideChange = { kind: "block", reason: "a new worm" };
 const until = (what: () => unknown) => expect.poll(what, { timeout: 15_000 });
