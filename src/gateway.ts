@@ -2,6 +2,7 @@
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import type { Config } from "./config/load.ts";
+import { homeserverConnections } from "./config/worker-shares.ts";
 import { adoptRequestKeys } from "./crypto/keys.ts";
 import { createAdminApp, type Readiness } from "./http/admin.ts";
 import { createApp } from "./http/app.ts";
@@ -11,6 +12,7 @@ import { type Listener, MAX_CONNECTIONS, listen } from "./http/server.ts";
 import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
 import { Permissions } from "./media/permissions.ts";
+import type { Credentials } from "./media/source.ts";
 import { SpoolPool } from "./media/spool.ts";
 import type { Logger } from "./observability/log.ts";
 import { createMetrics, type Metrics } from "./observability/metrics.ts";
@@ -21,7 +23,7 @@ import { identify } from "./scan/identify.ts";
 import { MediaMemory } from "./scan/media-memory.ts";
 import { Pipeline } from "./scan/pipeline.ts";
 import type { Scanner } from "./scan/scanner.ts";
-import { openScanners, policyFor } from "./scanners.ts";
+import { type Scanners, liveScansOf, openScanners, policyFor } from "./scanners.ts";
 import { type Stores, type WorkerPlace, openRequestKeys, openStores } from "./stores.ts";
 import { openUploads } from "./uploads.ts";
 import { PIECE_SIZE } from "./verdicts/store.ts";
@@ -121,8 +123,7 @@ export async function openService(
     overrides: stores.overrides,
     sharing: stores.sharing,
     admission,
-    // Half of the narrowest scanner that decides: media that arrive slowly leave the other half to those that are there.
-    liveScans: () => Math.floor(Math.min(...scanners.filter(({ required }) => required).map(({ capacity }) => capacity)) / 2),
+    liveScans: () => liveScansOf(opened),
     // Pieces in flight and spools share what may be held in memory.
     streams: Math.max(1, Math.floor(config.scan.spool.memory / 2 / PIECE_SIZE)),
     maxFileSize: config.scan.max_file_size,
@@ -132,23 +133,21 @@ export async function openService(
     timeout: config.scan.timeout,
     events: reports,
   });
-  const uploads = started.use(openUploads(config, { pipeline, source, scanners: opened, stores, admission, reports, pseudonym }));
+  const refused = (credentials: Credentials): void => permissions?.refused(credentials);
+  const uploads = started.use(openUploads(config, { pipeline, source, refused, scanners: opened, stores, admission, reports, pseudonym }));
   metrics.observe({
     scanners: () => [
       ...icap.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: scanner.replicas() })),
       ...scripts.map((scanner) => ({ name: scanner.name, ready: scanner.health().ready, replicas: [] })),
     ],
-    requests: () => ({
-      active: admission.scans.taken + admission.transfers.taken + admission.uploads.taken,
-      queued: admission.scans.waiting + admission.transfers.waiting + admission.uploads.waiting,
-    }),
+    requests: () => admission.requests,
     spool: () => spools.usage(),
     mediaMemory: () => memory.taken,
     ...(stores.redis === undefined ? {} : { redis: stores.redis }),
   });
 
   let closing = false;
-  const readiness = (): Readiness => (closing ? SHUTTING_DOWN : readinessOf(scanners, stores));
+  const readiness = (): Readiness => (closing ? SHUTTING_DOWN : readinessOf(opened, config, stores));
   const app = createApp({
     pipeline,
     keys,
@@ -156,7 +155,7 @@ export async function openService(
     headersToForward: config.download.headers_to_forward,
     pseudonym,
     transparent: config.transparent.enabled
-      ? { forwarding: new Forwarding({ forwarder: homeserver, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
+      ? { forwarding: new Forwarding({ forwarder: source, admission, timeout: FORWARD_LIMIT }), onOpaque: config.transparent.on_opaque }
       : undefined,
     report: (report) => reports.request(report),
     ...uploads.doors,
@@ -190,15 +189,23 @@ export async function openService(
 
 const SHUTTING_DOWN: Readiness = { ready: false, degraded: false, problems: ["shutting down"] };
 
-/** Advisory scanners are told of; only those that decide can make it not ready. */
-function readinessOf(scanners: readonly Scanner[], { verdicts, overrides }: Stores): Readiness {
-  const health = scanners.map((scanner) => ({ required: scanner.required, ...scanner.health() }));
-  const problems = [...health, verdicts.health(), overrides.health()].flatMap((one) => one.problems);
-  return { ready: health.every((one) => one.ready || !one.required), degraded: problems.length > 0, problems };
+/**
+ * Ready while one direction at least works: who takes the gateway out of service because nothing can be uploaded takes downloads with it. Advisory
+ * scanners are told of; only those that decide can make it not ready.
+ */
+function readinessOf(scanners: Scanners, { upload }: Config, { verdicts, overrides }: Stores): Readiness {
+  const ready = decide(scanners.for.download) || (upload.enabled && decide(scanners.for.upload));
+  const problems = [...scanners.all, verdicts, overrides].flatMap((one) => one.health().problems);
+  return { ready, degraded: problems.length > 0, problems };
 }
 
-function openHomeserver({ download, scan, transparent, upload }: Config, pseudonym: string): Homeserver {
+function decide(scanners: readonly Scanner[]): boolean {
+  return scanners.every((scanner) => !scanner.required || scanner.health().ready);
+}
+
+function openHomeserver({ web, download, scan, transparent, upload }: Config, pseudonym: string): Homeserver {
   return new Homeserver({
+    maxConnections: homeserverConnections(web),
     ...(transparent.enabled || upload.enabled ? { pseudonym } : {}),
     ...(download.base_homeserver_url === undefined ? {} : { baseUrl: download.base_homeserver_url }),
     ...(download.proxy === undefined ? {} : { proxy: download.proxy }),

@@ -1,4 +1,4 @@
-/** The command line and the signals, nothing else. */
+/** The command line, the signals, and what a process needs before anything is loaded: its heap and its compile cache. */
 import { readFile } from "node:fs/promises";
 import { enableCompileCache, findPackageJSON } from "node:module";
 import { homedir } from "node:os";

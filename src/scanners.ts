@@ -4,6 +4,7 @@ import type { Config } from "./config/load.ts";
 import type { Direction } from "./config/schema.ts";
 import type { Logger } from "./observability/log.ts";
 import type { GatewayReports } from "./observability/reports.ts";
+import type { LiveScans } from "./scan/content-scans.ts";
 import { IcapScanner } from "./scan/icap-scanner.ts";
 import { Policy } from "./scan/policy.ts";
 import type { Scanner } from "./scan/scanner.ts";
@@ -30,6 +31,19 @@ export function openScanners(config: Config, shared: Stores["shared"], reports: 
     ...scripts,
   ];
   return { icap, scripts, all: [...icap, ...scripts], for: { download: of("download"), upload: of("upload") } };
+}
+
+/**
+ * Half of the narrowest scanner that decides: media that arrive slowly leave the other half to those that are there. Where none decides on uploads, the files
+ * that clients have checked go by those that decide on downloads.
+ */
+export function liveScansOf({ for: { download, upload } }: Pick<Scanners, "for">): LiveScans {
+  const uploads = upload.some(({ required }) => required) ? upload : download;
+  return { download: halfOfNarrowest(download), upload: halfOfNarrowest(uploads) };
+}
+
+function halfOfNarrowest(scanners: readonly Scanner[]): number {
+  return Math.floor(Math.min(...scanners.filter(({ required }) => required).map(({ capacity }) => capacity)) / 2);
 }
 
 export function policyFor({ scan }: Pick<Config, "scan">, scanners: readonly Scanner[], reports: GatewayReports): Policy {

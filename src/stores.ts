@@ -12,7 +12,7 @@ import { SharedOverrides } from "./verdicts/overrides-shared.ts";
 import { type OverrideSource, Overrides } from "./verdicts/overrides.ts";
 import type { Records } from "./verdicts/records.ts";
 import type { RedisConnectionOptions } from "./verdicts/redis-connection.ts";
-import { RedisRecords } from "./verdicts/redis-records.ts";
+import type { RedisRecords } from "./verdicts/redis-records.ts";
 import { SharedVerdictStore } from "./verdicts/shared-verdicts.ts";
 import { DoubtRecords } from "./verdicts/shared-doubts.ts";
 import { SharedProvenSizes } from "./verdicts/shared-proofs.ts";
@@ -78,14 +78,16 @@ export function secretsOf({ result_cache: { digest_secret: secret } }: Config, k
   return (purpose) => Buffer.from(hkdfSync("sha256", secret, "", `matrix-icap-gateway ${purpose}`, 32));
 }
 
-export function openRecords(
+export async function openRecords(
   config: Config,
   derive: DeriveSecret,
   log: Logger,
   more: { publicKey: string; onDropped: () => void },
-): RedisRecords | undefined {
+): Promise<RedisRecords | undefined> {
   const { redis } = config.result_cache;
   if (redis === undefined) return undefined;
+  // Its client is among the largest parts: who has no Redis does without.
+  const { RedisRecords } = await import("./verdicts/redis-records.ts");
   return new RedisRecords({
     connection: connectionTo(redis),
     keyPrefix: redis.key_prefix,
@@ -111,7 +113,7 @@ export async function openStores(
   const derive = secretsOf(config, requestKeys);
   const keys = new VerdictKeys(derive("verdict keys"));
   const onDropped = (): void => metrics.dropped();
-  const redis = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped });
+  const redis = await openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped });
   if (redis !== undefined) opened.use(redis);
   const records: Records | undefined = redis ?? worker?.records;
   const ttl = ttlsOf(config);

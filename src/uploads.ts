@@ -1,9 +1,10 @@
 /** From a configuration to what clients may bring: uploads, and files that are only checked. */
 import type { Config } from "./config/load.ts";
+import { homeserverConnections } from "./config/worker-shares.ts";
 import { checksFiles } from "./config/schema.ts";
 import type { AppOptions } from "./http/app.ts";
 import { HomeserverStore } from "./media/media-store.ts";
-import type { Identifier } from "./media/source.ts";
+import type { Credentials, Identifier } from "./media/source.ts";
 import { SpoolBudget } from "./media/spool-budget.ts";
 import { UploadLimits } from "./media/upload-limits.ts";
 import type { GatewayReports } from "./observability/reports.ts";
@@ -30,6 +31,8 @@ export interface UploadParts {
   readonly pipeline: Pipeline;
   /** Tells whose token it is. */
   readonly source: Identifier;
+  /** Told of the credentials that the homeserver refuses. */
+  readonly refused: (credentials: Credentials) => void;
   readonly scanners: Scanners;
   readonly stores: Stores;
   readonly admission: Admission;
@@ -61,6 +64,8 @@ export function openUploads(config: Config, parts: UploadParts): UploadDoors {
           pseudonym: parts.pseudonym,
           ...(download.proxy === undefined ? {} : { proxy: download.proxy }),
           additionalHeaders: download.additional_headers,
+          refused: parts.refused,
+          maxConnections: homeserverConnections(config.web),
         });
   const foresight = new Foresight({ verdicts: stores.verdicts, keys: stores.keys, downloads: pipeline.panel });
   const forUploads = parts.scanners.for.upload;

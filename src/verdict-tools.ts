@@ -30,7 +30,7 @@ export async function openVerdictTools(config: Config): Promise<VerdictTools> {
   const keys = new VerdictKeys(derive("verdict keys"));
   // What goes wrong is told by the command itself.
   const log = createLogger({ level: "fatal" });
-  const records = openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped: () => undefined });
+  const records = await openRecords(config, derive, log, { publicKey: requestKeys.publicKey, onDropped: () => undefined });
   if (records !== undefined) opened.use(records);
   const { overrides_path: path, blocked_hashes_path: list, max_size: maxEntries } = config.result_cache;
   const overrides =

@@ -58,7 +58,7 @@ interface Opened {
   /** For overrides in a file. */
   readonly secret: Buffer;
   /** Another connection to Redis. */
-  readonly records: () => RedisRecords;
+  readonly records: () => Promise<RedisRecords>;
 }
 
 /** What a gateway has whose `result_cache` is this; those with one `secret` are instances of one deployment. */
@@ -81,8 +81,8 @@ async function open(cache: object, secret = "shared"): Promise<Opened> {
   const stores = await openStores(config, keys, log, metrics);
   onTestFinished(() => stores[Symbol.asyncDispose]());
   const derive = secretsOf(config, keys);
-  const records = (): RedisRecords => {
-    const more = openRecords(config, derive, log, { publicKey: keys.publicKey, onDropped: () => undefined });
+  const records = async (): Promise<RedisRecords> => {
+    const more = await openRecords(config, derive, log, { publicKey: keys.publicKey, onDropped: () => undefined });
     if (more === undefined) throw new Error("no Redis is configured");
     onTestFinished(() => more[Symbol.dispose]());
     return more;
@@ -223,7 +223,7 @@ describe("overrides", () => {
     await new OverrideFileWriter({ path, secret: before.secret, keys: before.stores.keys }).write(sha256, block);
     const one = await open({ redis: { url: server.url } });
     await until(() => raw.hlen("mig:overrides")).toBe(1);
-    await new SharedOverrideWriter({ records: one.records(), keys: one.stores.keys }).write(sha256, { kind: "forget", reason: "" });
+    await new SharedOverrideWriter({ records: await one.records(), keys: one.stores.keys }).write(sha256, { kind: "forget", reason: "" });
     await until(() => blockedIn(one, sha256)).toBeUndefined();
     expect(blockedIn(await open({ redis: { url: server.url } }), sha256)).toBeUndefined();
   });

@@ -159,6 +159,11 @@ export function remarks(config: Config, { memory, processors }: { readonly memor
   if (config.scan.on_modified === "deliver" && config.icap.filter((service) => decidesOn(service, "download")).length < 2) {
     remark(["scan", "on_modified"], "hands on what the only scanner sent back, on that scanner's word alone");
   }
+  const { spool, max_file_size: largestFile } = config.scan;
+  if ((config.upload.enabled || checksFiles(config)) && spool.disk < 2 * workers * largestFile) {
+    const each = workers === 1 ? "" : ` for each of ${workers} workers`;
+    remark(["scan", "spool", "disk"], `is less than twice scan.max_file_size${each}: one upload may take most of it, and downloads wait`);
+  }
   if (config.scan.spool.memory > memory / 2) remark(["scan", "spool", "memory"], "is more than half of the memory that there is");
   const { media_memory: media, max_file_size: largest } = config.result_cache;
   if (config.download.authorization_ttl > 0 && media > 0 && media < workers * largest) {

@@ -1,6 +1,6 @@
 /**
- * What each of several processes gets of limits that are those of all requests together. Parts differ by one at most, and add up to the whole: however
- * many processes there are, no limit is more than what the file says.
+ * What each of several processes gets of limits that are those of all requests together. Parts differ by one at most, and add up to the whole, but for
+ * `max_per_client`, of which each gets twice its part. What is not in the file has limits of its own for each process.
  */
 import { MIB } from "./fields.ts";
 import type { Config } from "./schema.ts";
@@ -54,6 +54,14 @@ export function shareIssues({ web, scan, icap }: Unchecked): Issue[] {
     orNothing(["icap", index, "max_waiting"], service?.max_waiting);
   }
   return found;
+}
+
+/** Connections to the homeserver, of all processes together: so many for media and questions, and so many again for uploads. */
+const HOMESERVER_CONNECTIONS = 256;
+
+/** What one process may have of each. */
+export function homeserverConnections({ workers }: Config["web"]): number {
+  return Math.floor(HOMESERVER_CONNECTIONS / workers);
 }
 
 /** @param number of the worker, from 1 to `web.workers` */

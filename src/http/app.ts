@@ -31,9 +31,8 @@ export interface AppOptions extends MediaRoutesOptions {
 export const BASE_PATH = "/_matrix/media_proxy/unstable";
 
 /**
- * The listener that clients reach: the content-scanner API under `BASE_PATH`, the homeserver's media paths if they are to be served, and nothing
- * else. Every answer, an error too, carries CORS
- * headers and must not be cached; `OPTIONS` is 200 on any path. An error's answer is what its `GatewayError` says, and whatever is
+ * The listener that clients reach: the content-scanner API under `BASE_PATH`, the homeserver's paths for media and for uploads, each if they are to be
+ * served, and nothing else. Every answer, an error too, carries CORS headers and must not be cached; `OPTIONS` is 200 on any path. An error's answer is what its `GatewayError` says, and whatever is
  * thrown that is none is `internal`.
  */
 export function createApp(options: AppOptions): Application {

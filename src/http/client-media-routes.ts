@@ -1,20 +1,20 @@
 /** The homeserver's own media paths, for clients that know nothing of scanners. */
 import { type Context, Hono } from "hono";
-import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { GatewayError } from "../errors.ts";
 import { parseMxc } from "../media/mxc.ts";
-import type { AskedEndpoint, ForwardedAnswer, ForwardedRequest, MediaApi, MediaVariant } from "../media/source.ts";
+import type { AskedEndpoint, HomeserverAnswer, ForwardedRequest, MediaApi, MediaVariant } from "../media/source.ts";
 import type { ForwardingClient } from "../scan/forwarding.ts";
 import { Caller, type CallerOptions, clientSignal } from "./caller.ts";
 import type { HttpEnv } from "./env.ts";
 import { inStandardForm } from "./errors.ts";
 import { notFromItself } from "./not-from-itself.ts";
 import { answerWith, type MediaPipeline } from "./media-answer.ts";
+import { passedOn } from "./passed-on.ts";
 import { mount, type Route } from "./route.ts";
 import { flag, thumbnailVariant } from "./thumbnail.ts";
 
 export interface TransparentOptions {
-  readonly forwarding: { ask(request: ForwardedRequest, client: ForwardingClient): Promise<ForwardedAnswer> };
+  readonly forwarding: { ask(request: ForwardedRequest, client: ForwardingClient): Promise<HomeserverAnswer> };
   /** What happens to files no type of which is recognised, as ciphertext is. */
   readonly onOpaque: "pass" | "block";
 }
@@ -60,12 +60,7 @@ export function clientMediaRoutes(options: ClientMediaRoutesOptions): Hono<HttpE
   const forward = async (context: Context<HttpEnv>, request: ForwardedRequest): Promise<Response> => {
     const { credentials, client } = caller.ofClientServer(context);
     const signal = clientSignal(context.env.outgoing);
-    const { status, body, retryAfter } = await options.forwarding.ask(request, { credentials, client, signal });
-    return context.body(Uint8Array.from(body), status as ContentfulStatusCode, {
-      "content-type": "application/json",
-      "x-content-type-options": "nosniff",
-      ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
-    });
+    return passedOn(context, await options.forwarding.ask(request, { credentials, client, signal }));
   };
 
   for (const path of ["/_matrix/client/*", "/_matrix/media/*"]) app.use(path, inStandardForm, notFromItself(options.pseudonym));

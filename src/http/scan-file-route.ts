@@ -11,7 +11,7 @@ import { readEncryptedFile } from "./encrypted-file.ts";
 import type { HttpEnv } from "./env.ts";
 import { parseJsonObject } from "./json-body.ts";
 import { mount } from "./route.ts";
-import { readScanForm } from "./scan-form.ts";
+import { boundsOfFile, readScanForm } from "./scan-form.ts";
 import { sendJson } from "./send-json.ts";
 
 export interface FileChecker {
@@ -35,11 +35,11 @@ export function scanFileRoute({ fileChecks, keys, ...options }: ScanFileOptions)
     const { env, req } = context;
     const { clean, info } = await fileChecks.check({
       ...caller.of(context),
-      size: announcedSize(env.incoming),
+      bounds: boundsOfFile(announcedSize(env.incoming)),
       signal: clientSignal(env.outgoing),
-      read: async (write, signal) => {
-        const source = (failed: AbortSignal): AsyncIterable<Buffer> => bodyOf(env, MEDIA_PACE, AbortSignal.any([signal, failed]));
-        const body = await readScanForm(req.header("content-type"), source, write);
+      read: async (write, signal, timed) => {
+        const source = (failed: AbortSignal): AsyncIterable<Buffer> => timed(bodyOf(env, MEDIA_PACE, AbortSignal.any([signal, failed])));
+        const body = await readScanForm(req.header("content-type"), source, write, signal);
         return body === undefined ? undefined : readEncryptedFile(keys, parseJsonObject(body), attachmentOf);
       },
     });

@@ -3,11 +3,14 @@ import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type BusboyInstance, Busboy } from "@fastify/busboy";
 import { GatewayError } from "../errors.ts";
-import { FORM_OVERHEAD } from "../scan/file-check.ts";
+import type { SizeBounds } from "../scan/file-check.ts";
 import { gather } from "./json-body.ts";
 
 /** Of the part `file`; waited for. */
 type Write = (bytes: Buffer) => Promise<void>;
+
+/** Bytes that a form may have beside the file: what says how it is encrypted, heads, boundaries. */
+const OVERHEAD = 128 * 1024;
 
 /** Bytes that have been read, and stand in the parser's buffers or its streams'. */
 const IN_FLIGHT = 512 * 1024;
@@ -20,33 +23,43 @@ const IDENTITY: ReadonlySet<string> = new Set(["7bit", "8bit", "binary"]);
 /**
  * Reads the form to its end. Its parts are `file`, which has to be there, and `body`, in any order; each comes once, as a file or as a field.
  * @returns the part `body`, if there is one.
- * @throws GatewayError `malformed_request` for any other form, `request_too_large` for a `body` above 64 KiB; whatever `write` and the source throw.
+ * @throws GatewayError `malformed_request` for any other form, `request_too_large` for a `body` above 64 KiB; whatever `write` and the source throw;
+ *   the signal's reason, whatever the parser waits for.
  */
 export async function readScanForm(
   contentType: string | undefined,
   source: (signal: AbortSignal) => AsyncIterable<Buffer>,
   write: Write,
+  signal: AbortSignal,
 ): Promise<Buffer | undefined> {
   const parser = parserOf(contentType);
   const parts = new Parts(write);
   parser.on("file", (name: string | undefined, stream: Readable, _file: unknown, coding: string) => parts.take(name, stream, coding));
   parser.on("partsLimit", () => parts.refuse("The form has other parts than file and body"));
   try {
-    await pipeline(parts.measured(source(parts.failure)), parser, { signal: parts.failure });
+    await pipeline(parts.measured(source(parts.failure)), parser, { signal: AbortSignal.any([signal, parts.failure]) });
   } catch (error) {
     // Closing makes errors of its own.
     const reason: unknown = parts.failure.aborted ? parts.failure.reason : error;
     await parts.close();
+    signal.throwIfAborted();
     throw reason instanceof GatewayError ? reason : malformed("The form can't be read", reason);
   }
   return parts.end();
 }
 
+/** Of the file in a form of this many bytes. */
+export function boundsOfFile(form: number | undefined): SizeBounds | undefined {
+  return form === undefined ? undefined : { atLeast: Math.max(0, form - OVERHEAD), atMost: form };
+}
+
 function parserOf(contentType: string | undefined): BusboyInstance {
   if (!/^multipart\/form-data\s*;/i.test(contentType ?? "")) throw malformed("The request body is not multipart/form-data");
   try {
-    // Whether it has a file name or not, each part is a stream: none is held in memory by the parser.
-    return new Busboy({ headers: { "content-type": contentType ?? "" }, limits: LIMITS, isPartAFile: () => true });
+    // Whether it has a file name or not, each part is a stream: none is held in memory by the parser. It says that it has ended at the end of some
+    // malformed forms only by being destroyed.
+    const options = { autoDestroy: true, headers: { "content-type": contentType ?? "" }, limits: LIMITS, isPartAFile: () => true };
+    return new Busboy(options);
   } catch (error) {
     throw malformed("The form has no boundary", error);
   }
@@ -75,7 +88,7 @@ class Parts {
     let came = 0;
     for await (const chunk of source) {
       came += chunk.length;
-      if (came - this.#written > FORM_OVERHEAD + IN_FLIGHT) throw malformed("The form has too much beside the file");
+      if (came - this.#written > OVERHEAD + IN_FLIGHT) throw malformed("The form has too much beside the file");
       yield chunk;
     }
   }

@@ -1,9 +1,9 @@
 /** Uploads, as clients make them to their homeserver: https://spec.matrix.org/v1.19/client-server-api/#uploads */
 import { type Context, Hono } from "hono";
-import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { GatewayError } from "../errors.ts";
-import type { StoreAnswer, UploadTarget } from "../media/media-store.ts";
+import type { UploadTarget } from "../media/media-store.ts";
 import { parseMxc } from "../media/mxc.ts";
+import type { HomeserverAnswer } from "../media/source.ts";
 import type { UploadRequest } from "../scan/uploads.ts";
 import { Caller, type CallerOptions, clientSignal } from "./caller.ts";
 import { MEDIA_PACE, announcedSize, bodyOf } from "./client-body.ts";
@@ -11,11 +11,12 @@ import type { HttpEnv } from "./env.ts";
 import { inStandardForm } from "./errors.ts";
 import { safeType } from "./media-headers.ts";
 import { notFromItself } from "./not-from-itself.ts";
+import { passedOn } from "./passed-on.ts";
 import { mount } from "./route.ts";
 
 export interface Uploader {
-  upload(request: UploadRequest): Promise<StoreAnswer>;
-  create(request: Pick<UploadRequest, "credentials" | "client" | "signal">): Promise<StoreAnswer>;
+  upload(request: UploadRequest): Promise<HomeserverAnswer>;
+  create(request: Pick<UploadRequest, "credentials" | "client" | "signal">): Promise<HomeserverAnswer>;
 }
 
 export interface UploadRoutesOptions extends CallerOptions {
@@ -46,7 +47,7 @@ export function uploadRoutes({ uploads, pseudonym, ...options }: UploadRoutesOpt
       open: (signal: AbortSignal) => bodyOf(env, MEDIA_PACE, signal),
       signal: clientSignal(env.outgoing),
     };
-    return answered(context, await uploads.upload(request));
+    return passedOn(context, await uploads.upload(request));
   };
 
   mount(app, [
@@ -71,19 +72,11 @@ export function uploadRoutes({ uploads, pseudonym, ...options }: UploadRoutesOpt
       path: "/v1/create",
       handle: async (context) => {
         const signal = clientSignal(context.env.outgoing);
-        return answered(context, await uploads.create({ ...caller.ofClientServer(context), signal }));
+        return passedOn(context, await uploads.create({ ...caller.ofClientServer(context), signal }));
       },
     },
   ]);
   return app;
-}
-
-function answered(context: Context<HttpEnv>, { status, retryAfter, body }: StoreAnswer): Response {
-  return context.body(Uint8Array.from(body), status as ContentfulStatusCode, {
-    "content-type": "application/json",
-    "x-content-type-options": "nosniff",
-    ...(retryAfter === undefined ? {} : { "retry-after": retryAfter }),
-  });
 }
 
 function fileNameOf(name: string | undefined): string | undefined {

@@ -3,7 +3,7 @@ import { GatewayError } from "../errors.ts";
 import { readBounded } from "./bounded-body.ts";
 import { parseMatrixError, parseObject, retryAfterOf } from "./homeserver-answer.ts";
 import type { Answer } from "./outbound.ts";
-import type { ForwardedAnswer } from "./source.ts";
+import type { HomeserverAnswer } from "./source.ts";
 
 /** Bytes; what a page says of itself is a few kilobytes. */
 const MAX_BODY = 256 * 1024;
@@ -13,7 +13,7 @@ const MAX_BODY = 256 * 1024;
  * @param now milliseconds since the epoch
  * @throws GatewayError `homeserver_failed` for anything else, and for all that the configured homeserver itself did not say; the signal's reason
  */
-export async function readForwarded(answer: Answer, now: number, signal: AbortSignal): Promise<ForwardedAnswer> {
+export async function readForwarded(answer: Answer, now: number, signal: AbortSignal): Promise<HomeserverAnswer> {
   const { statusCode: status, headers, fromHome } = answer;
   const bytes = await readBounded(answer.body, MAX_BODY, signal);
   if (!fromHome) throw refused("the homeserver sent the request elsewhere");
@@ -30,7 +30,11 @@ export async function readForwarded(answer: Answer, now: number, signal: AbortSi
     ...(errcode === "M_UNKNOWN_TOKEN" ? { soft_logout: softLogout } : {}),
     ...(status === 429 && retryAfterMs !== undefined ? { retry_after_ms: retryAfterMs } : {}),
   };
-  return { status, body: Buffer.from(JSON.stringify(body)), retryAfter: retryAfterOf(headers["retry-after"], retryAfterMs, now) };
+  return {
+    status,
+    body: Buffer.from(JSON.stringify(body)),
+    retryAfter: retryAfterOf(headers["retry-after"], retryAfterMs, now)?.toString(),
+  };
 }
 
 function refused(detail: string): GatewayError {

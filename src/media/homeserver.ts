@@ -7,14 +7,14 @@
  */
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { codeOf, GatewayError } from "../errors.ts";
-import { AddressRefusedError, isPublicAddress } from "./address-guard.ts";
+import { GatewayError } from "../errors.ts";
+import { isPublicAddress } from "./address-guard.ts";
 import type { AddressFilter, Resolve } from "./address-guard.ts";
 import { readBounded } from "./bounded-body.ts";
 import { decodingFor } from "./content-encoding.ts";
 import { Discovery, withoutTrailingSlash } from "./discovery.ts";
 import { readForwarded } from "./forwarded-answer.ts";
-import { errorFromAnswer } from "./homeserver-answer.ts";
+import { errorFromAnswer, failure } from "./homeserver-answer.ts";
 import { MediaBody } from "./media-body.ts";
 import { Outbound } from "./outbound.ts";
 import type { Answer } from "./outbound.ts";
@@ -23,7 +23,7 @@ import type {
   AskedEndpoint,
   Credentials,
   FetchedMedia,
-  ForwardedAnswer,
+  HomeserverAnswer,
   ForwardedRequest,
   Forwarder,
   Identifier,
@@ -129,7 +129,7 @@ export class Homeserver implements MediaSource, Forwarder, Identifier {
     return ask(mediaUrl(this.#base, "client/v1/media", mxc, variant));
   }
 
-  async forward({ api, endpoint, query }: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<ForwardedAnswer> {
+  async forward({ api, endpoint, query }: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
     if (this.#base === undefined) throw new GatewayError("homeserver_failed", { detail: "no homeserver is configured" });
     const url = new URL(`${this.#base}/_matrix/${api}/${endpoint}`);
     for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
@@ -248,22 +248,6 @@ function mediaUrl(
   url.searchParams.set("timeout_ms", String(Math.min(timeoutMs, MAX_TIMEOUT_MS)));
   if (allowRemote !== undefined) url.searchParams.set("allow_remote", String(allowRemote));
   return url;
-}
-
-/** The signal's reason as it is, a GatewayError as it is, anything else as `homeserver_failed`; undefined: the body ended without a word. */
-export function failure(error: unknown, signal: AbortSignal): Error {
-  if (signal.aborted && signal.reason instanceof Error) return signal.reason;
-  if (error instanceof GatewayError) return error;
-  return new GatewayError("homeserver_failed", { detail: describe(error) });
-}
-
-/** Never the error itself, nor all of it: parsers' errors carry the peer's raw bytes along. */
-function describe(error: unknown): string {
-  if (error === undefined) return "the body was cut short";
-  if (!(error instanceof Error)) return "an unknown failure";
-  const message =
-    error instanceof AddressRefusedError || error.message === "" ? error.message : JSON.stringify(error.message.slice(0, 200));
-  return `${codeOf(error) ?? error.name} ${message}`.trimEnd();
 }
 
 function userIdIn(bytes: Buffer | undefined): string | undefined {

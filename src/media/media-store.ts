@@ -5,12 +5,11 @@ import { Agent, type Dispatcher, type ProxyAgent } from "undici";
 import { GatewayError } from "../errors.ts";
 import { readBounded } from "./bounded-body.ts";
 import { withoutTrailingSlash } from "./discovery.ts";
-import { parseObject } from "./homeserver-answer.ts";
-import { failure } from "./homeserver.ts";
+import { failure, parseObject } from "./homeserver-answer.ts";
 import { parseMxcUrl } from "./mxc.ts";
 import { connectorTo, proxyAgent } from "./outbound.ts";
 import { authorizationOf, checkAdditionalHeaders, homeHeaders } from "./request-headers.ts";
-import type { Credentials, Mxc } from "./source.ts";
+import type { Credentials, HomeserverAnswer, Mxc } from "./source.ts";
 
 /** Where an upload goes: to a new URI, by one of the API's versions, or to one that was made before. */
 export type UploadTarget = { readonly kind: "new"; readonly api: "v3" | "v1" | "r0" } | { readonly kind: "created"; readonly mxc: Mxc };
@@ -25,23 +24,14 @@ export interface Upload {
   readonly body: AsyncIterable<Buffer>;
 }
 
-/** The homeserver's own answer, for the client. */
-export interface StoreAnswer {
-  readonly status: number;
-  /** As it came. */
-  readonly retryAfter: string | undefined;
-  /** A JSON object, byte for byte. */
-  readonly body: Buffer;
-}
-
 export interface MediaStore extends AsyncDisposable {
   /**
-   * Sends media whole, on behalf of this client.
+   * Sends media whole, on behalf of this client. The answer is as it came.
    * @throws GatewayError `homeserver_failed` when there is no answer that a client could read; whatever the body throws; the signal's reason.
    */
-  upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer>;
+  upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer>;
   /** Has a URI made that is uploaded to later. @throws as `upload`. */
-  create(credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer>;
+  create(credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer>;
   /** Bytes that the homeserver takes of this client at most; undefined when it does not say. @throws the signal's reason. */
   maxUploadSize(credentials: Credentials, signal: AbortSignal): Promise<number | undefined>;
 }
@@ -59,6 +49,8 @@ export interface MediaStoreOptions {
   readonly timeouts?: { readonly connect?: number; readonly headers?: number; readonly bodyIdle?: number };
   /** Connections at most (256). */
   readonly maxConnections?: number;
+  /** Told of the credentials to which the homeserver answers 401. */
+  readonly refused?: (credentials: Credentials) => void;
 }
 
 const MAX_ANSWER = 64 * 1024;
@@ -78,12 +70,14 @@ export class HomeserverStore implements MediaStore {
   readonly #timeouts: { readonly headers: number; readonly bodyIdle: number };
   readonly #agent: Agent | ProxyAgent;
   readonly #serverName: string | undefined;
+  readonly #refused: (credentials: Credentials) => void;
 
   /** @throws TypeError for a URL or a header that can't be used. */
   constructor(options: MediaStoreOptions) {
     const base = new URL(options.baseUrl);
     const { connect, headers, bodyIdle } = { connect: 10_000, headers: 60_000, bodyIdle: 30_000, ...options.timeouts };
     this.#origin = base.origin;
+    this.#refused = options.refused ?? (() => undefined);
     this.#path = new URL(withoutTrailingSlash(base)).pathname.replace(/\/$/, "");
     const via = `1.1 ${options.pseudonym}`;
     this.#additionalHeaders = { "user-agent": USER_AGENT, ...checkAdditionalHeaders(options.additionalHeaders), via };
@@ -102,7 +96,7 @@ export class HomeserverStore implements MediaStore {
         : proxyAgent(options.proxy, connect, limits);
   }
 
-  async upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer> {
+  async upload(upload: Upload, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
     const { target, contentType, fileName, size, body } = upload;
     const query = fileName === undefined ? "" : `?${new URLSearchParams({ filename: fileName }).toString()}`;
     const headers = { "content-type": contentType, "content-length": String(size) };
@@ -110,7 +104,7 @@ export class HomeserverStore implements MediaStore {
     return this.#answer(await this.#ask(method, pathOf(target) + query, credentials, signal, { headers, body: listening(body) }), signal);
   }
 
-  async create(credentials: Credentials, signal: AbortSignal): Promise<StoreAnswer> {
+  async create(credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
     return this.#answer(await this.#ask("POST", "/_matrix/media/v1/create", credentials, signal), signal);
   }
 
@@ -143,7 +137,7 @@ export class HomeserverStore implements MediaStore {
     signal.throwIfAborted();
     const headers = homeHeaders(credentials, authorizationOf(credentials), this.#additionalHeaders);
     try {
-      return await this.#agent.request({
+      const answer = await this.#agent.request({
         origin: this.#origin,
         path: this.#path + path,
         method,
@@ -154,16 +148,18 @@ export class HomeserverStore implements MediaStore {
         bodyTimeout: this.#timeouts.bodyIdle,
         ...(this.#serverName === undefined ? {} : { servername: this.#serverName }),
       });
+      if (answer.statusCode === 401) this.#refused(credentials);
+      return answer;
     } catch (error) {
       throw failure(error, signal);
     }
   }
 
-  async #answer({ statusCode, headers, body }: Dispatcher.ResponseData, signal: AbortSignal): Promise<StoreAnswer> {
+  async #answer({ statusCode, headers, body }: Dispatcher.ResponseData, signal: AbortSignal): Promise<HomeserverAnswer> {
     const bytes = await readBounded(body, MAX_ANSWER, signal);
     // What a proxy before the homeserver has to say, say. Its own page is nothing that a client reads, but this it understands.
     if (statusCode === 413 && parseObject(bytes) === undefined) throw new GatewayError("upload_too_large");
-    if (bytes === undefined || parseObject(bytes) === undefined || statusCode < 200 || (statusCode >= 300 && statusCode < 400)) {
+    if (bytes === undefined || parseObject(bytes) === undefined || !isAnswer(statusCode)) {
       throw new GatewayError("homeserver_failed", { detail: `the homeserver answered an upload with ${statusCode} and no JSON object` });
     }
     const retryAfter = headers["retry-after"];
@@ -175,8 +171,13 @@ export class HomeserverStore implements MediaStore {
   }
 }
 
+/** Its yes, or a no with an error of its own; whatever else it says means nothing to a client. */
+function isAnswer(status: number): boolean {
+  return status === 200 || (status >= 400 && status <= 599);
+}
+
 /** The URI that the homeserver gave to what was uploaded; undefined when it did not take it, or says none that can be. */
-export function storedAt(target: UploadTarget, { status, body }: StoreAnswer): Mxc | undefined {
+export function storedAt(target: UploadTarget, { status, body }: HomeserverAnswer): Mxc | undefined {
   if (status !== 200) return undefined;
   if (target.kind === "created") return target.mxc;
   const uri = parseObject(body)?.["content_uri"];

@@ -6,11 +6,22 @@ import { createHmac, randomBytes } from "node:crypto";
 import { LRUCache } from "lru-cache";
 import { GatewayError } from "../errors.ts";
 import { authorizationOf } from "./request-headers.ts";
-import type { AskedEndpoint, Credentials, FetchedMedia, Identifier, MediaSource, MediaVariant, Mxc } from "./source.ts";
+import type {
+  AskedEndpoint,
+  Credentials,
+  FetchedMedia,
+  HomeserverAnswer,
+  ForwardedRequest,
+  Forwarder,
+  Identifier,
+  MediaSource,
+  MediaVariant,
+  Mxc,
+} from "./source.ts";
 
 export interface PermissionsOptions {
   /** Who is asked. */
-  readonly homeserver: MediaSource & Identifier;
+  readonly homeserver: MediaSource & Forwarder & Identifier;
   /** Milliseconds that a yes counts, from the moment that it was asked for. */
   readonly ttl: number;
   /** Milliseconds, monotonic. */
@@ -30,14 +41,16 @@ interface Permission {
   readonly until: number;
 }
 
-export class Permissions implements MediaSource, Identifier {
-  readonly #homeserver: MediaSource & Identifier;
+export class Permissions implements MediaSource, Forwarder, Identifier {
+  readonly #homeserver: MediaSource & Forwarder & Identifier;
   readonly #ttl: number;
   readonly #now: () => number;
   /** Tokens are not kept, only what can't be turned back into them. */
   readonly #secret = randomBytes(32);
   readonly #standings = new LRUCache<string, Standing>({ max: MAX_PERMISSIONS });
   readonly #permissions = new LRUCache<string, Permission>({ max: MAX_PERMISSIONS });
+  /** How often each was refused. */
+  readonly #refusals = new LRUCache<string, number>({ max: MAX_PERMISSIONS });
 
   constructor({ homeserver, ttl, now = () => performance.now() }: PermissionsOptions) {
     this.#homeserver = homeserver;
@@ -64,9 +77,23 @@ export class Permissions implements MediaSource, Identifier {
     if (token === undefined) return this.#homeserver.fetch(mxc, variant, credentials, signal, asked);
     const permission = { standing: this.#standingOf(token), until: this.#now() + this.#ttl };
     const name = this.#digest(token, mxc, variant);
+    const refusals = this.#refusals.get(name);
     const media = await this.#unlessRefused(token, this.#homeserver.fetch(mxc, variant, credentials, signal, asked), name);
-    this.#permissions.set(name, permission);
+    // What was asked later may have been answered sooner, with a no.
+    if (this.#refusals.get(name) === refusals) this.#permissions.set(name, permission);
     return media;
+  }
+
+  /** The homeserver has answered 401 to these credentials, whatever was asked: all that their token was given ends. */
+  refused(credentials: Credentials): void {
+    const token = this.#tokenOf(credentials);
+    if (token !== undefined) this.#standings.delete(token);
+  }
+
+  async forward(request: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
+    const answer = await this.#homeserver.forward(request, credentials, signal);
+    if (answer.status === 401) this.refused(credentials);
+    return answer;
   }
 
   whoami(credentials: Credentials, signal: AbortSignal): Promise<string | undefined> {
@@ -89,7 +116,10 @@ export class Permissions implements MediaSource, Identifier {
     try {
       return await answer;
     } catch (error) {
-      if (name !== undefined) this.#permissions.delete(name);
+      if (name !== undefined) {
+        this.#permissions.delete(name);
+        this.#refusals.set(name, (this.#refusals.get(name) ?? 0) + 1);
+      }
       if (error instanceof GatewayError && (error.code === "unknown_token" || error.code === "missing_token")) {
         this.#standings.delete(token);
       }

@@ -35,13 +35,13 @@ export interface ForwardedRequest {
   readonly query: Readonly<Record<string, string>>;
 }
 
-/** The homeserver's answer: a JSON object with status 200, or its standard error. */
-export interface ForwardedAnswer {
+/** The homeserver's own answer to what is not about a media's bytes, for the client. */
+export interface HomeserverAnswer {
   readonly status: number;
-  /** JSON. */
+  /** A JSON object: of an error, the standard one. */
   readonly body: Buffer;
-  /** Seconds after which to ask again. */
-  readonly retryAfter: number | undefined;
+  /** When to ask again: seconds, or a date (RFC 9110, section 10.2.3). */
+  readonly retryAfter: string | undefined;
 }
 
 /** What the client sent that the homeserver needs to see. Never logged. */
@@ -81,7 +81,7 @@ export interface Forwarder {
    * Asks the configured homeserver on behalf of this client.
    * @throws GatewayError `homeserver_failed` for any answer that is not what it should be, `missing_token`; the signal's reason.
    */
-  forward(request: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<ForwardedAnswer>;
+  forward(request: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer>;
 }
 
 /** Who a request comes from and goes to, as far as the configured homeserver tells. */

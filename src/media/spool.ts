@@ -1,6 +1,6 @@
 /**
  * Media on its way: written once, read by as many as need it (digests, scanners, the client), each at its own pace. It holds the bytes
- * as they came from the homeserver, in memory or in a file without a name, never decrypted ones.
+ * as they came, in memory or in a file without a name that is encrypted, never what was decrypted here.
  */
 import { GatewayError } from "../errors.ts";
 import { SpoolBudget, type Reservation } from "./spool-budget.ts";

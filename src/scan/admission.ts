@@ -4,11 +4,11 @@ import { GatewayError } from "../errors.ts";
 import { Line } from "./line.ts";
 
 export interface AdmissionOptions {
-  /** Media that are downloaded and scanned at once. */
+  /** Media that are downloaded and scanned at once; as many again of each other kind: known media, uploads, and questions to the homeserver. */
   readonly maxConcurrent: number;
-  /** Requests that wait for such a slot. */
+  /** Requests that wait for such a slot, of each kind; of known media, eight times as many. */
   readonly maxQueued: number;
-  /** Requests of one client, scans that go on after it hung up included. */
+  /** Requests of one client, of all kinds together, scans that go on after it hung up included. */
   readonly maxPerClient: number;
 }
 
@@ -82,23 +82,42 @@ export class Admission {
     this.#maxInside = 4 * maxConcurrent + (3 + KNOWN_PER_QUEUED) * maxQueued;
   }
 
+  /** Requests at work, and those that wait for their turn. */
+  get requests(): { active: number; queued: number } {
+    const lines = [this.scans, this.transfers, this.uploads, this.forwards];
+    return { active: lines.reduce((sum, { taken }) => sum + taken, 0), queued: lines.reduce((sum, { waiting }) => sum + waiting, 0) };
+  }
+
   /** @throws GatewayError `rate_limited` when this client has its share already, or everybody together has. */
   enter({ address, token }: Client): Entry {
     const own = token !== undefined && this.#proven.has(token);
-    const key = own ? `token ${token}` : `address ${address}`;
-    const inside = this.#inside.get(key) ?? 0;
-    if (inside >= this.#maxPerClient * (own ? 1 : SHARES_OF_AN_ADDRESS)) {
-      throw new GatewayError("rate_limited", { detail: "too many requests of one client at once" });
-    }
     if (this.#total >= this.#maxInside) throw new GatewayError("rate_limited", { detail: "too many requests at once" });
-    this.#inside.set(key, inside + 1);
+    const share = own
+      ? this.#take(`token ${token}`, this.#maxPerClient)
+      : this.#take(`address ${address}`, this.#maxPerClient * SHARES_OF_AN_ADDRESS);
     this.#total += 1;
     return new Entry(() => {
       this.#total -= 1;
-      const left = (this.#inside.get(key) ?? 1) - 1;
-      if (left === 0) this.#inside.delete(key);
-      else this.#inside.set(key, left);
+      share[Symbol.dispose]();
     });
+  }
+
+  #take(key: string, most: number): Disposable {
+    const inside = this.#inside.get(key) ?? 0;
+    if (inside >= most) throw new GatewayError("rate_limited", { detail: "too many requests of one client at once" });
+    this.#inside.set(key, inside + 1);
+    return {
+      [Symbol.dispose]: () => {
+        const left = (this.#inside.get(key) ?? 1) - 1;
+        if (left === 0) this.#inside.delete(key);
+        else this.#inside.set(key, left);
+      },
+    };
+  }
+
+  /** As `enter`, for one user, however many tokens. @throws GatewayError `rate_limited` when this user has a client's share already. */
+  enterAs(user: string): Disposable {
+    return this.#take(`user ${user}`, this.#maxPerClient);
   }
 
   /** A homeserver has said yes to this client's token. */

@@ -1,55 +1,29 @@
-/** Media that nobody knows yet: hashed, decrypted and scanned in one pass while it comes, and the verdict kept. */
-import { createAttachmentDecryptor, type Attachment, assertCounterRange } from "../crypto/attachment.ts";
+/** Media that nobody knows yet: hashed, decrypted and scanned in one pass while it comes. */
+import { assertCounterRange } from "../crypto/attachment.ts";
 import { asGatewayError, GatewayError } from "../errors.ts";
-import type { DetectedType, TypeDetector } from "../media/mime.ts";
-import type { FetchedMedia, MediaSource } from "../media/source.ts";
+import type { DetectedType } from "../media/mime.ts";
+import type { MediaSource } from "../media/source.ts";
 import type { Spool, SpoolPool } from "../media/spool.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
-import type { Sharing } from "../verdicts/sharing.ts";
-import { type KeptVerdict, PIECE_SIZE, type SourceRecord, type VerdictRecord } from "../verdicts/store.ts";
+import type { SourceRecord } from "../verdicts/store.ts";
 import type { Advisers } from "./advisers.ts";
-import { Deadline, waitFor } from "./deadline.ts";
-import type { PipelineEvents } from "./events.ts";
+import { type Arriving, ContentScans, type ContentScansOptions, type Specimen } from "./content-scans.ts";
+import { Deadline } from "./deadline.ts";
 import { type Arrival, Intake } from "./intake.ts";
-import type { Decision } from "./policy.ts";
-import type { Finding, Panel, RecallOptions } from "./recall.ts";
+import type { Finding, Panel } from "./recall.ts";
 import { Replacements } from "./replacement.ts";
 import type { Commission, DeliverableMedia, MediaRequest } from "./request.ts";
-import type { ScanSubject } from "./scanner.ts";
 import { SharedSpool } from "./shared-spool.ts";
-import { SingleFlight } from "./single-flight.ts";
+import { spoolSoon } from "./spool-soon.ts";
 
-export interface ExaminationOptions extends Pick<RecallOptions, "verdicts"> {
+export interface ExaminationOptions extends ContentScansOptions {
   readonly source: MediaSource;
   readonly spools: SpoolPool;
-  readonly types: TypeDetector;
   readonly keys: VerdictKeys;
-  /** So that no content is scanned by two instances at once. */
-  readonly sharing: Sharing;
-  /**
-   * Scans that may run while their media still arrives; the rest wait for the last byte, so that slow senders never hold all scanners. Those of clients
-   * take no more than half of these.
-   */
-  readonly liveScans: () => number;
   /** Bytes. */
   readonly maxFileSize: number;
   /** Milliseconds that download and scan may take. */
   readonly timeout: number;
-  readonly events: PipelineEvents;
-}
-
-/** Bytes on their way here. */
-export interface Arriving extends Partial<Pick<FetchedMedia, "contentType" | "contentDisposition">> {
-  readonly from: "homeserver" | "client";
-  /** Of what comes, if that is known beforehand. */
-  readonly size: number | undefined;
-  /** Bytes that may come at most. */
-  readonly limit: number;
-  readonly body: AsyncIterable<Buffer>;
-  /** Where all of them are already, if they are; it is taken over. */
-  readonly spool?: Spool;
-  /** Ends the body with this error, where nothing can come of the rest. */
-  readonly giveUp?: (failure: Error) => void;
 }
 
 /** A finding with the bytes that it lets out, if it lets any out; whoever gets it must close it. */
@@ -60,45 +34,15 @@ export interface Examined {
   close(): Promise<void>;
 }
 
-/** One request's media, and all that is held for it. */
-interface Specimen {
-  readonly commission: Commission;
-  readonly panel: Panel;
-  readonly arriving: Arriving;
-  readonly shared: SharedSpool;
-  readonly spool: Spool;
-  readonly intake: Intake;
-  readonly replacements: Replacements;
-  /** What the decrypted bytes are; found out when it is first asked for. */
-  readonly type: () => Promise<DetectedType>;
-}
-
-/** What was decided, and the verdict that is kept of it, if one is. */
-interface Decided {
-  readonly decision: Decision;
-  readonly verdict?: KeptVerdict | undefined;
-}
-
-/** The decrypted bytes, by the keys that say which they are. */
-interface Content {
-  /** Of their verdict. */
-  readonly key: string;
-  readonly digest: string;
-}
-
-/** Milliseconds. */
-const SPOOL_WAIT = 10_000;
-
 export class Examination {
   readonly #options: ExaminationOptions;
   readonly #advisers: Advisers;
-  /** Scans of the same content under way, whatever their sources. */
-  readonly #contents = new SingleFlight<Decided>();
-  readonly #live = { homeserver: 0, client: 0 };
+  readonly #scans: ContentScans;
 
   constructor(options: ExaminationOptions, advisers: Advisers) {
     this.#options = options;
     this.#advisers = advisers;
+    this.#scans = new ContentScans(options, advisers);
   }
 
   /**
@@ -175,7 +119,7 @@ export class Examination {
     const { commission, panel } = specimen;
     const unneeded = new AbortController();
     const scanSignal = AbortSignal.any([signal, unneeded.signal]);
-    const live = this.#scanWhileArriving(specimen, scanSignal);
+    const live = this.#scans.whileArriving(specimen, scanSignal);
     // Awaited below, but it may fail before that: the rest is then downloaded only where it may turn out that an operator allowed it.
     live?.catch((failure: unknown) => {
       if (!panel.recall.allowsAny) specimen.arriving.giveUp?.(asGatewayError(failure));
@@ -185,7 +129,7 @@ export class Examination {
       const { sha256, size, pieces } = arrival;
       const audience = panel.policy.audience(commission.context);
       const content = { key: keys.content(sha256, panel.policy.fingerprint, audience), digest: keys.digest(sha256) };
-      const { decision, verdict } = await this.#decide(content, specimen, size, live, signal);
+      const { decision, verdict } = await this.#scans.decide(content, specimen, size, live, signal);
       const { digest } = content;
       const source: SourceRecord = { content: content.key, digest, size, pieces, ...(verdict === undefined ? {} : { verdict }) };
       // Of what is blocked, so that it is not downloaded each time somebody asks for it.
@@ -230,184 +174,8 @@ export class Examination {
       }
     }
   }
-
-  /** A large body of known size goes to the scanners while it arrives. A small one is hashed first: it may be known. */
-  #scanWhileArriving(specimen: Specimen, signal: AbortSignal): Promise<Decision> | undefined {
-    const { size, from } = specimen.arriving;
-    if (size === undefined || size <= PIECE_SIZE) return undefined;
-    const all = this.#options.liveScans();
-    if (this.#live.homeserver + this.#live.client >= all) return undefined;
-    if (from === "client" && this.#live.client >= Math.max(1, Math.floor(all / 2))) return undefined;
-    this.#live[from] += 1;
-    return this.#judge(specimen, size, signal).finally(() => (this.#live[from] -= 1));
-  }
-
-  async #decide(
-    content: Content,
-    specimen: Specimen,
-    size: number,
-    live: Promise<Decision> | undefined,
-    signal: AbortSignal,
-  ): Promise<Decided> {
-    const overruled = await this.#overruled(content, specimen, signal);
-    if (overruled !== undefined) return { decision: overruled };
-    // Until then nothing is known to count, and all would be scanned anew.
-    await waitFor(specimen.panel.policy.settled, signal);
-    // Where a replacement would be handed on, another may be decided than where it would not.
-    const name = takesReplacements(specimen) ? `${content.key} or its replacement` : content.key;
-    const judge = (): Promise<Decision> => this.#judgeOnce(specimen, size, live, signal);
-    const alone = (): Promise<Decided> => this.#unlessKnown(content, specimen, judge);
-    for (;;) {
-      const flight = this.#contents.join(name, live === undefined ? () => this.#lead(name, content, specimen, judge, signal) : alone);
-      // The leader's scan reads the leader's spool, so it is waited for to the end; a follower may give up.
-      if (flight.led) return flight.result;
-      if (live !== undefined) return alone();
-      try {
-        const decided = await waitFor(flight.result, signal);
-        return decided.decision.outcome === "sanitised" ? await alone() : decided;
-      } catch (error) {
-        // A leader whose client has gone leaves its scan to the others.
-        if (signal.aborted || !isGone(error)) throw error;
-      }
-    }
-  }
-
-  /** The scan that is under way. One that a client's slow sending had end without a verdict is made again, now that all is there. */
-  async #judgeOnce(specimen: Specimen, size: number, live: Promise<Decision> | undefined, signal: AbortSignal): Promise<Decision> {
-    if (live === undefined) return this.#judge(specimen, size, signal);
-    try {
-      return await live;
-    } catch (error) {
-      if (specimen.arriving.from !== "client" || signal.aborted || !isWithoutVerdict(error)) throw error;
-      return this.#judge(specimen, size, signal);
-    }
-  }
-
-  /** What operators want done with the content, whatever scanners say. */
-  async #overruled({ digest }: Content, { panel, type }: Specimen, signal: AbortSignal): Promise<Decision | undefined> {
-    const { policy, recall } = panel;
-    const override = recall.override(digest);
-    if (override?.outcome !== "allowed" || !policy.needsType) return override;
-    return policy.refuseType(await waitFor(type(), signal)) ?? override;
-  }
-
-  /** Scans, unless another instance scans the same content: then its verdict counts. */
-  async #lead(name: string, content: Content, specimen: Specimen, judge: () => Promise<Decision>, signal: AbortSignal): Promise<Decided> {
-    let looks = 0;
-    let last: KeptVerdict | undefined;
-    const known = async (): Promise<KeptVerdict | undefined> => {
-      looks += 1;
-      last = await this.#options.verdicts.verdict(content.key, true);
-      return ifCounts(content, specimen, last);
-    };
-    const turn = await this.#options.sharing.lead(`content:${name}`, known, signal);
-    if ("known" in turn) {
-      specimen.commission.journal.via = looks === 1 ? "cache" : "other_request";
-      return { decision: turn.known.record, verdict: turn.known };
-    }
-    try {
-      return await this.#keep(content, specimen, await judge(), last?.record);
-    } finally {
-      // Nobody here waits for that.
-      void turn.lease[Symbol.asyncDispose]();
-    }
-  }
-
-  /** Scans whoever else may be at it, unless the verdict is known by now. */
-  async #unlessKnown(content: Content, specimen: Specimen, judge: () => Promise<Decision>): Promise<Decided> {
-    const last = await this.#options.verdicts.verdict(content.key, true);
-    const known = ifCounts(content, specimen, last);
-    if (known === undefined) return this.#keep(content, specimen, await judge(), last?.record);
-    specimen.commission.journal.via = "cache";
-    return { decision: known.record, verdict: known };
-  }
-
-  /**
-   * Remembers what may be kept of a decision that was just made. What another scan of the same content found infected in the meantime stands, for an
-   * engine with older signatures may say the same ISTag.
-   */
-  async #keep(content: Content, specimen: Specimen, decision: Decision, last: VerdictRecord | undefined): Promise<Decided> {
-    if (!isKept(decision)) return { decision };
-    if (decision.outcome === "infected" && last?.outcome === "clean") this.#options.events.turned(specimen.commission, decision);
-    const stays = (standing: KeptVerdict): boolean =>
-      decision.outcome === "clean" && standing.record.outcome === "infected" && ifCounts(content, specimen, standing) !== undefined;
-    const verdict = await this.#options.verdicts.rememberVerdict(content.key, decision, stays);
-    return { decision: verdict?.record ?? decision, verdict };
-  }
-
-  async #judge(specimen: Specimen, size: number, signal: AbortSignal): Promise<Decision> {
-    const { commission, panel, shared, spool, replacements, type } = specimen;
-    const { types } = this.#options;
-    const { policy } = panel;
-    const { attachment, context, journal } = commission;
-    const started = performance.now();
-    const known = policy.needsType ? await waitFor(type(), signal) : undefined;
-    if (known !== undefined) {
-      journal.mime = known.mime;
-      const refused = policy.refuseType(known);
-      if (refused !== undefined) return refused;
-    }
-    const subject: ScanSubject = {
-      size,
-      type: known,
-      open: () => decrypted(spool, attachment),
-      ...(context === undefined ? {} : { context }),
-    };
-    const judging = policy.judge(subject, signal, takesReplacements(specimen) ? () => replacements.place() : undefined);
-    using advice = this.#advisers.ask({ scanners: policy.advisers, commission, subject, type, hold: () => shared.hold() });
-    const judgement = await judging;
-    if (judgement.outcome !== "infected") advice.goOn();
-    const decision =
-      judgement.outcome === "replaced"
-        ? await replacements.judge(judgement, { policy, types, original: type, context }, signal)
-        : judgement;
-    journal.scanMs = performance.now() - started;
-    return decision;
-  }
-}
-
-function ifCounts({ digest }: Content, { panel }: Specimen, verdict: KeptVerdict | undefined): KeptVerdict | undefined {
-  return verdict !== undefined && panel.recall.counts(digest, verdict) ? verdict : undefined;
 }
 
 function tookTooLong(): GatewayError {
   return new GatewayError("scanner_unavailable", { detail: "download and scan took longer than scan.timeout" });
-}
-
-/**
- * Room in the spool. Who waits for it holds a slot and a connection, which others could use; so nobody waits for long.
- * @throws GatewayError `no_room`; the signal's reason.
- */
-export async function spoolSoon(spools: SpoolPool, capacity: number, signal: AbortSignal, advisers: Advisers): Promise<Spool> {
-  using time = new Deadline(SPOOL_WAIT, () => new GatewayError("no_room", { detail: "slow readers hold the spool" }), signal);
-  const spool = spools.create(capacity, time.signal);
-  if (spools.usage().waiting > 0) advisers.giveWay();
-  return await spool;
-}
-
-/** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */
-function takesReplacements({ commission, panel }: Specimen): boolean {
-  return commission.attachment === undefined && panel.policy.deliversReplacements;
-}
-
-function isGone(error: unknown): boolean {
-  return error instanceof GatewayError && error.code === "client_gone";
-}
-
-function isWithoutVerdict(error: unknown): boolean {
-  return error instanceof GatewayError && (error.code === "scanner_unavailable" || error.code === "unclear_verdict");
-}
-
-/** Errors are never kept, nor is what only the operator's leniency or a scanner's mood decided. */
-function isKept(decision: Decision): decision is VerdictRecord {
-  return decision.outcome === "clean" || decision.outcome === "infected" || decision.outcome === "type_forbidden";
-}
-
-function decrypted(spool: Spool, attachment: Attachment | undefined): AsyncIterable<Buffer> {
-  return attachment === undefined ? spool.read() : decrypt(spool.read(), attachment);
-}
-
-async function* decrypt(ciphertext: AsyncIterable<Buffer>, attachment: Attachment): AsyncGenerator<Buffer> {
-  const decryptor = createAttachmentDecryptor(attachment);
-  for await (const chunk of ciphertext) yield decryptor.update(chunk);
 }

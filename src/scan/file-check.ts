@@ -3,24 +3,34 @@ import type { Attachment } from "../crypto/attachment.ts";
 import { GatewayError } from "../errors.ts";
 import type { Spool } from "../media/spool.ts";
 import { refusal, verdictAnswer } from "./answer.ts";
+import type { Arriving } from "./content-scans.ts";
 import type { PipelineEvents } from "./events.ts";
-import type { Arriving, Examination } from "./examination.ts";
+import type { Examination } from "./examination.ts";
 import type { Panel } from "./recall.ts";
 import type { Reception, Visit, Visitor } from "./reception.ts";
 import type { Commission, VerdictAnswer } from "./request.ts";
 import type { Scanner } from "./scanner.ts";
+import { thenTimed } from "./uploads.ts";
 
-/** Bytes that a form may have beside the file: what says how it is encrypted, heads, boundaries. */
-export const FORM_OVERHEAD = 128 * 1024;
+/** Bytes that a file has, as far as that is known before it comes. */
+export interface SizeBounds {
+  readonly atLeast: number;
+  readonly atMost: number;
+}
 
-/** `size` is that of the whole form. */
-export interface FileCheckRequest extends Visitor {
+export interface FileCheckRequest extends Omit<Visitor, "size"> {
+  readonly bounds: SizeBounds | undefined;
   /**
-   * Reads the whole body: the file's bytes go to `write`, which is waited for and whose errors come through.
+   * Reads the whole body: the file's bytes go to `write`, which is waited for and whose errors come through. The body is read through `timed`: with its
+   * last byte begins the time in which all has to end.
    * @returns what they are encrypted with, if they are: it may come behind them.
    * @throws GatewayError for what can't be read or decrypted; the signal's reason.
    */
-  readonly read: (write: (bytes: Buffer) => Promise<void>, signal: AbortSignal) => Promise<Attachment | undefined>;
+  readonly read: (
+    write: (bytes: Buffer) => Promise<void>,
+    signal: AbortSignal,
+    timed: (body: AsyncIterable<Buffer>) => AsyncIterable<Buffer>,
+  ) => Promise<Attachment | undefined>;
 }
 
 export interface FileChecksOptions {
@@ -47,7 +57,7 @@ export class FileChecks {
   /** @throws GatewayError with the answer that the client gets instead; the request's signal's reason when it has gone. */
   async check(request: FileCheckRequest): Promise<VerdictAnswer> {
     const { reception, scanners, requiresToken, maxFileSize } = this.#options;
-    const visitor = { ...request, size: mostOf(request.size, maxFileSize) };
+    const visitor = { ...request, size: sizeWithin(request.bounds, maxFileSize) };
     try {
       return await reception.receive(visitor, { requiresToken, scanners }, (visit) => this.#checked(visitor, visit));
     } catch (error) {
@@ -56,20 +66,23 @@ export class FileChecks {
     }
   }
 
-  async #checked(request: FileCheckRequest, visit: Visit): Promise<VerdictAnswer> {
+  async #checked(request: FileCheckRequest & Visitor, visit: Visit): Promise<VerdictAnswer> {
     const { timeout } = this.#options;
     const { limit, time } = visit;
     // How it is encrypted may be told behind it; so all of it is there before anything is made of it.
     const spool = await this.#options.examination.room(request.size ?? limit, time.signal);
     let attachment: Attachment | undefined;
     try {
-      attachment = await request.read((bytes) => spool.write(bytes), time.signal);
+      attachment = await request.read(
+        (bytes) => spool.write(bytes),
+        time.signal,
+        (body) => thenTimed(body, time, timeout),
+      );
       spool.end();
     } catch (error) {
       await spool.close();
       throw error;
     }
-    time.extend(timeout, () => new GatewayError("scanner_unavailable", { detail: "the scan took longer than scan.timeout" }));
     return this.#examined(request, attachment, spool, visit);
   }
 
@@ -86,7 +99,8 @@ export class FileChecks {
   }
 }
 
-/** Bytes that the file in such a form can have at most; more than `limit` only where it must have. */
-function mostOf(form: number | undefined, limit: number): number | undefined {
-  return form === undefined || form > limit + FORM_OVERHEAD ? form : Math.min(form, limit);
+/** Bytes that such a file can have at most; more than `limit` only where it must have. */
+function sizeWithin(bounds: SizeBounds | undefined, limit: number): number | undefined {
+  if (bounds === undefined) return undefined;
+  return bounds.atLeast > limit ? bounds.atLeast : Math.min(bounds.atMost, limit);
 }

@@ -1,6 +1,6 @@
 /** What clients ask the homeserver beside media: passed on within the same limits for each client and for all together. */
 import { GatewayError } from "../errors.ts";
-import type { Credentials, ForwardedAnswer, ForwardedRequest, Forwarder } from "../media/source.ts";
+import type { Credentials, HomeserverAnswer, ForwardedRequest, Forwarder } from "../media/source.ts";
 import type { Admission, Client } from "./admission.ts";
 import { Deadline } from "./deadline.ts";
 
@@ -27,7 +27,7 @@ export class Forwarding {
   }
 
   /** @throws GatewayError as `Forwarder.forward`, `rate_limited`; the client signal's reason. */
-  async ask(request: ForwardedRequest, { credentials, client, signal }: ForwardingClient): Promise<ForwardedAnswer> {
+  async ask(request: ForwardedRequest, { credentials, client, signal }: ForwardingClient): Promise<HomeserverAnswer> {
     const { admission, forwarder, timeout } = this.#options;
     using _entry = admission.enter(client);
     using time = new Deadline(

@@ -8,12 +8,12 @@ import type { Advisers } from "./advisers.ts";
 import { mediaAnswer, verdictAnswer } from "./answer.ts";
 import type { Deadline } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
-import { spoolSoon } from "./examination.ts";
 import { Line } from "./line.ts";
 import type { MediaMemory } from "./media-memory.ts";
 import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
 import type { Recall, SharedFinding } from "./recall.ts";
 import type { DeliverableMedia, MediaAnswer, MediaRequest, VerdictAnswer } from "./request.ts";
+import { spoolSoon } from "./spool-soon.ts";
 
 export interface KnownMediaOptions {
   readonly source: MediaSource;
@@ -81,7 +81,7 @@ export class KnownMedia {
   #remembered(key: string, request: MediaRequest, known: SharedFinding): MediaAnswer | undefined {
     const { source } = known;
     if (request.want === "verdict") return this.#verdict(request, known);
-    const held = this.#options.memory.get(key, source);
+    const held = this.#options.memory.get(key, request.mxc, source);
     if (held === undefined) return undefined;
     try {
       this.#verdict(request, known);
@@ -124,7 +124,7 @@ export class KnownMedia {
       stream === undefined
         ? await this.#spooled(fetched, record, pieces, deadline.signal)
         : await streamed(fetched, record, this.#watched(pieces, key, request), stream);
-    return { ...answer, body: this.#options.memory.keep(key, record, fetched, answer.body) };
+    return { ...answer, body: this.#options.memory.keep(key, request.mxc, record, fetched, answer.body) };
   }
 
   /** As operators have it now: what they say may be newer than the finding. @throws as `verdictAnswer`. */

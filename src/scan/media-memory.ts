@@ -1,5 +1,5 @@
 /** Clean media in memory, as it came from the homeserver, so that it need not be asked for bytes that were there a moment ago. */
-import type { FetchedMedia } from "../media/source.ts";
+import type { FetchedMedia, Mxc } from "../media/source.ts";
 import type { SourceRecord } from "../verdicts/store.ts";
 
 export interface MediaMemoryOptions {
@@ -49,8 +49,12 @@ export class MediaMemory {
     return this.#taken;
   }
 
-  /** The media of this source, if it is held and is what the record says of it. */
-  get(key: string, record: SourceRecord): HeldMedia | undefined {
+  /**
+   * What is held of this source at this place, if it is what the record says of it. The place counts, for it is what the homeserver said yes to: who knows
+   * the hash of encrypted media may name any.
+   */
+  get(source: string, mxc: Mxc, record: SourceRecord): HeldMedia | undefined {
+    const key = keyOf(source, mxc);
     const entry = this.#entries.get(key);
     if (entry?.whole !== true || entry.bytes.length !== record.size || !entry.pieces.equals(record.pieces)) return undefined;
     this.#entries.delete(key);
@@ -73,8 +77,8 @@ export class MediaMemory {
    * The same bytes on their way; once they have passed to the end, they are held, if there is room.
    * @param body yields what the record says, or throws
    */
-  keep(key: string, record: SourceRecord, headers: Headers, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
-    return record.size > this.#largest ? body : this.#keeping(key, record, headers, body);
+  keep(source: string, mxc: Mxc, record: SourceRecord, headers: Headers, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
+    return record.size > this.#largest ? body : this.#keeping(keyOf(source, mxc), record, headers, body);
   }
 
   async *#keeping(key: string, record: SourceRecord, headers: Headers, body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
@@ -119,4 +123,8 @@ export class MediaMemory {
     this.#entries.delete(key);
     this.#taken -= entry.bytes.length + OVERHEAD;
   }
+}
+
+function keyOf(source: string, { serverName, mediaId }: Mxc): string {
+  return `${source} ${serverName}/${mediaId}`;
 }

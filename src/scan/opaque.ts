@@ -22,8 +22,14 @@ export async function refuseOpaque(media: DeliverableMedia, types: TypeDetector,
     const prefix = Buffer.concat(head).subarray(0, PREFIX_SIZE);
     const type = await waitFor(types.detect(prefix), signal);
     if (isOpaque(prefix, type)) throw new GatewayError("opaque", { detail: type.mime });
-    return { ...media, body: resumed(head, chunks) };
+    const close = async (): Promise<void> => {
+      // Where nobody has read the rest, its holders have not let go.
+      await chunks.return?.();
+      await media.close();
+    };
+    return { ...media, body: resumed(head, chunks), close };
   } catch (error) {
+    await chunks.return?.();
     await media.close();
     throw error;
   }

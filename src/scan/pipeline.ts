@@ -263,7 +263,12 @@ export class Pipeline {
       if (request.want !== "verdict") {
         const body = this.panel.recall.unlessBlocked(source.digest, media.body);
         const isOriginal = decision.outcome !== "sanitised";
-        return { kind: "media", ...media, body: isOriginal ? this.#options.memory.keep(key, source, media, body) : body, close };
+        return {
+          kind: "media",
+          ...media,
+          body: isOriginal ? this.#options.memory.keep(key, request.mxc, source, media, body) : body,
+          close,
+        };
       }
       await close();
       return verdict;

@@ -100,6 +100,7 @@ export class Reception {
     using time = new Deadline(wait, () => new GatewayError("no_room", { detail: "waited too long for its turn" }), visitor.signal, stop);
     const { signal } = time;
     const user = await this.#userOf(visitor, rules, signal);
+    using _share = user === undefined ? undefined : admission.enterAs(user);
     const context = await this.#identify(visitor, user, rules, signal);
     const limit = Math.min(maxFileSize, user === undefined ? Infinity : ((await rules.limit?.(user)) ?? Infinity));
     signal.throwIfAborted();

@@ -1,6 +1,7 @@
 /** The journey of an upload: whose it is, whether it is clean, and only then to the homeserver. */
 import { GatewayError } from "../errors.ts";
-import { type MediaStore, type StoreAnswer, storedAt, type UploadTarget } from "../media/media-store.ts";
+import { type MediaStore, storedAt, type UploadTarget } from "../media/media-store.ts";
+import type { HomeserverAnswer } from "../media/source.ts";
 import type { UploadLimits } from "../media/upload-limits.ts";
 import type { Admission } from "./admission.ts";
 import { verdictAnswer } from "./answer.ts";
@@ -56,7 +57,7 @@ export class Uploads {
    * @returns the homeserver's answer, whatever it is.
    * @throws GatewayError with the answer that the client gets instead; the request's signal's reason when it has gone.
    */
-  async upload(request: UploadRequest): Promise<StoreAnswer> {
+  async upload(request: UploadRequest): Promise<HomeserverAnswer> {
     const { reception, scanners, limits } = this.#options;
     const limit = (user: string): Promise<number> => limits.of(user, request.credentials);
     try {
@@ -67,7 +68,7 @@ export class Uploads {
   }
 
   /** Has the homeserver make a URI for an upload that is to come. Throws as `upload`. */
-  async create({ credentials, client, signal }: Pick<Visitor, "credentials" | "client" | "signal">): Promise<StoreAnswer> {
+  async create({ credentials, client, signal }: Pick<Visitor, "credentials" | "client" | "signal">): Promise<HomeserverAnswer> {
     using _entry = this.#options.admission.enter(client);
     try {
       return await this.#options.store.create(credentials, signal);
@@ -76,7 +77,7 @@ export class Uploads {
     }
   }
 
-  async #scanned(request: UploadRequest, { context, limit, time, stop }: Visit): Promise<StoreAnswer> {
+  async #scanned(request: UploadRequest, { context, limit, time, stop }: Visit): Promise<HomeserverAnswer> {
     const { examination, panel, timeout, events } = this.#options;
     const { size, journal } = request;
     const commission: Commission = { mxc: undefined, attachment: undefined, journal, ...(context === undefined ? {} : { context }) };
@@ -92,7 +93,7 @@ export class Uploads {
     }
   }
 
-  async #stored(request: UploadRequest, commission: Commission, examined: Examined, stop: AbortSignal): Promise<StoreAnswer> {
+  async #stored(request: UploadRequest, commission: Commission, examined: Examined, stop: AbortSignal): Promise<HomeserverAnswer> {
     const { panel, store, foresight, timeout } = this.#options;
     const { target, contentType, fileName, credentials } = request;
     using time = new Deadline(timeout, () => new GatewayError("homeserver_failed", { detail: "it took longer than scan.timeout" }), stop);

@@ -387,6 +387,11 @@ describe("what works", () => {
     ["blocking nothing that can't be scanned", `${ONE_SERVICE}scan: { on_unscannable: allow }`, /scan\.on_unscannable: files pass/],
     ["allowing no type", `${ONE_SERVICE}scan: { allowed_mimetypes: [] }`, /scan\.allowed_mimetypes: is empty: every file is blocked/],
     ["trusting everybody", `${ONE_SERVICE}web: { trusted_proxies: [0.0.0.0/0] }`, /web\.trusted_proxies: trusts everybody/],
+    [
+      "a disk that one upload fills",
+      `${ONE_SERVICE}scan: { spool: { disk: 399MiB } }\nupload: { enabled: true }\n${HOMESERVER}`,
+      /scan\.spool\.disk: is less than twice scan\.max_file_size: one upload may take most of it/,
+    ],
     ["more memory than there is", `${ONE_SERVICE}scan: { spool: { memory: 999TiB } }`, /scan\.spool\.memory: is more than half/],
   ])("warns about %s", async (_, text, warning) => {
     const { warnings } = await load(text);

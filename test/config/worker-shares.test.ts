@@ -111,6 +111,13 @@ describe("limits that several workers share", () => {
         "], max_connections: 130 }",
       ),
     );
+    const disk = `${ICAP}web: { workers: 2 }\nscan: { spool: { disk: 799MiB } }\n`;
+    const home = "download: { base_homeserver_url: http://127.0.0.1:8008 }\n";
+    expect((await load(disk)).warnings.join("\n")).not.toMatch(/spool\.disk/);
+    for (const on of ["upload: { enabled: true }\nscan_file: { enabled: false }\n", ""]) {
+      expect((await load(disk + home + on)).warnings.join("\n")).toMatch(/spool\.disk: is less than twice .* for each of 2 workers/);
+      expect((await load(disk.replace("799", "800") + home + on)).warnings.join("\n")).not.toMatch(/spool\.disk/);
+    }
     expect(warnings.join("\n")).toMatch(/max_connections: divided by 128 workers is so small that files wait/);
     expect(warnings.join("\n")).not.toMatch(/media_memory/);
     const memory = await load(

@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startCaddy } from "../support/caddy.ts";
-import type { MediaPaths, Upstreams } from "../support/deployment.ts";
+import type { MediaMark, MediaPaths, Upstreams } from "../support/deployment.ts";
 import { startHaProxy } from "../support/haproxy.ts";
 import { startNginx } from "../support/nginx.ts";
 import type { TlsPeer } from "../support/peers/tls-peer.ts";
@@ -75,6 +75,21 @@ const UPLOADS = [
   ["PUT", `/_matrix/media/v3/upload/${MEDIA}`] as const,
   ["POST", "/_matrix/media/v1/create"] as const,
 ];
+/** Uploads to whoever decodes a path before it looks at it. */
+const SPELLED_UPLOADS = [
+  "/_matrix/media/v3/%75pload",
+  "/_matrix/media/v3/up%6Coad",
+  "/_matrix/media/v3/up%6coad?filename=x",
+  "/_matrix/media/r0%2fupload",
+  "/_matrix/media/v%33/upload",
+  "/_matrix/%6dedia/v3/upload",
+  "/_matrix/media/v1/%63reate",
+  `/_matrix/media/v3/%75pload/${MEDIA}`,
+  "/_matrix/media/./v3/%75pload",
+  "/_matrix/client/../media/v3/upload",
+  "/_matrix/client/%2e%2e/media/v3/%75pload",
+  "/_matrix/client/v3/..%2f..%2fmedia/v3/upload",
+];
 const SYNAPSE = [
   "/_matrix/client/versions",
   "/_matrix/client/v3/sync?since=..%2f",
@@ -89,10 +104,15 @@ const SYNAPSE = [
 
 const asked = ({ status, json }: RawAnswer): Partial<Asked> => (json === undefined ? { who: `nobody: ${status}` } : (json as Asked));
 
-describe.each<[string, (mediaPaths: MediaPaths, scansUploads?: boolean) => Promise<TlsPeer>]>([
-  ["nginx", (mediaPaths, scansUploads = false) => startNginx({ ...upstreams, scansUploads, mediaPaths })],
-  ["Caddy", (mediaPaths, scansUploads = false) => startCaddy({ ...upstreams, scansUploads }, mediaPaths)],
-  ["HAProxy", (mediaPaths, scansUploads = false) => startHaProxy({ ...upstreams, scansUploads }, mediaPaths)],
+type Start = (mediaPaths: MediaPaths, scansUploads: boolean, marks?: readonly MediaMark[]) => Promise<TlsPeer>;
+
+describe.each<[string, Start]>([
+  [
+    "nginx",
+    (mediaPaths, scansUploads, marks) => startNginx({ ...upstreams, scansUploads, mediaPaths, ...(marks === undefined ? {} : { marks }) }),
+  ],
+  ["Caddy", (mediaPaths, scansUploads, marks) => startCaddy({ ...upstreams, scansUploads }, mediaPaths, marks)],
+  ["HAProxy", (mediaPaths, scansUploads, marks) => startHaProxy({ ...upstreams, scansUploads }, mediaPaths, marks)],
 ])("%s", (_name, start) => {
   let proxy: TlsPeer;
   const ask = async (target: string, options: RawOptions = {}): Promise<Partial<Asked>> =>
@@ -100,7 +120,7 @@ describe.each<[string, (mediaPaths: MediaPaths, scansUploads?: boolean) => Promi
 
   describe("with the content-scanner API alone", () => {
     beforeAll(async () => {
-      proxy = await start("synapse");
+      proxy = await start("synapse", false);
     });
     afterAll(() => proxy.stop());
 
@@ -121,7 +141,7 @@ describe.each<[string, (mediaPaths: MediaPaths, scansUploads?: boolean) => Promi
 
   describe("with unmodified clients", () => {
     beforeAll(async () => {
-      proxy = await start("gateway");
+      proxy = await start("gateway", false);
     });
     afterAll(() => proxy.stop());
 
@@ -188,6 +208,36 @@ describe.each<[string, (mediaPaths: MediaPaths, scansUploads?: boolean) => Promi
       for (const target of MEDIA_PATHS) expect(await ask(target)).toMatchObject({ who: mediaPaths, target });
       for (const target of SYNAPSE) expect(await ask(target)).toMatchObject({ who: "synapse", target });
     });
+
+    it("no spelling of an upload reaches Synapse, nor a path that is one to whoever follows the dots", async () => {
+      const dotted = TRAVERSALS(MEDIA).filter((target) => /(\.|%2e){2}/i.test(target));
+      // Without dots it is a download, which goes where downloads go.
+      const others = mediaPaths === "gateway" ? TRAVERSALS(MEDIA) : [];
+      for (const target of [...SPELLED_UPLOADS, ...dotted, ...others])
+        expect((await ask(target, { method: "POST", body: Buffer.from("x") })).who, target).not.toBe("synapse");
+    });
+  });
+
+  it.each<[MediaMark, MediaMark]>([
+    ["unmodified", "uploads"],
+    ["uploads", "unmodified"],
+    ["unmodified", "both"],
+    ["both", "unmodified"],
+  ])("no upload gets past when the texts for %s and %s are there", async (...marks) => {
+    let both: TlsPeer;
+    try {
+      both = await start("gateway", true, marks);
+    } catch (error) {
+      expect(String(error)).toMatch(/duplicate location "\/_matrix\/media"|matcher is defined more than once/);
+      return;
+    }
+    try {
+      for (const [method, target] of UPLOADS) {
+        expect(asked(await rawRequest(both.url, target, { method, body: Buffer.from("x") })).who).toBe("gateway");
+      }
+    } finally {
+      await both.stop();
+    }
   });
 });
 

@@ -27,6 +27,20 @@ describe("on_opaque", () => {
     for (const round of ["scanned", "known"]) expect((await gateway.get(`${DOWNLOAD}/${mxc}`, TOKEN)).body.equals(bytes), round).toBe(true);
   });
 
+  it("block: what is refused, or only asked for by HEAD, takes no room that media is held in", async () => {
+    await using gateway = await startHarness({ transparent: { onOpaque: "block" }, authorizationTtl: 60_000, mediaMemory: 4 << 20 });
+    for (let round = 0; round < 6; round += 1) {
+      expect((await gateway.get(`${DOWNLOAD}/${gateway.put(ciphertextOf(1_000_000))}`, TOKEN)).status).toBe(403);
+      const text = gateway.put(Buffer.from(`${round} `.repeat(300_000)));
+      expect((await gateway.get(`${DOWNLOAD}/${text}`, TOKEN, { method: "HEAD" })).status).toBe(200);
+    }
+    const mxc = gateway.put(Buffer.from("some text ".repeat(100_000)));
+    await gateway.get(`${DOWNLOAD}/${mxc}`, TOKEN);
+    const asked = gateway.homeserver.requests.length;
+    expect((await gateway.get(`${DOWNLOAD}/${mxc}`, TOKEN)).status).toBe(200);
+    expect(gateway.homeserver.requests.length).toBe(asked);
+  });
+
   it.each([[100], [40_000], [900_000], [3_000_000]])("block: no byte of %i bytes of ciphertext leaves, known or not", async (size) => {
     await using gateway = await start("block");
     for (const first of ["client", "scanner"] as const) {

@@ -57,6 +57,33 @@ const IS_CLEAN = [200, { clean: true, info: "File is clean" }];
 const IS_NOT = [200, { clean: false, info: "***VIRUS DETECTED***" }];
 
 describe("scan_file", () => {
+  it.each(["\r\n--b--\r\n--b\r\n", "--b--\r\n\r\n--b--\r\n", "--b--", "--b\r\n--b--"])(
+    "comes to an end with forms that end before they begin: %j",
+    async (body) => {
+      await using gateway = await startHarness();
+      const [status, answer] = await check(gateway, Buffer.from(body), { type: "multipart/form-data; boundary=b" });
+      expect([status, answer]).toMatchObject([400, { reason: "MCS_MALFORMED_JSON" }]);
+      await expectNothingLeft(gateway);
+    },
+  );
+
+  it("is one user's to so many at once, however many tokens it has", async () => {
+    await using gateway = await startHarness({ admission: { maxPerClient: 2 } });
+    gateway.homeserver.addToken("alice-on-her-phone");
+    gateway.homeserver.whoami = () => ({ user_id: "@alice:example.org" });
+    const release = Promise.withResolvers<void>();
+    gateway.scanner.hold = release.promise;
+    const first = [TOKEN, "alice-on-her-phone"].map((token) => check(gateway, form([file(randomBytes(100))]), { token }));
+    await expect.poll(() => gateway.scanner.begun).toBe(2);
+    expect(await check(gateway, form([file(CLEAN)]), { token: "alice-on-her-phone" })).toMatchObject([
+      429,
+      { errcode: "M_LIMIT_EXCEEDED" },
+    ]);
+    release.resolve();
+    expect(await Promise.all(first)).toEqual([IS_CLEAN, IS_CLEAN]);
+    expect(await check(gateway, form([file(CLEAN)]))).toEqual(IS_CLEAN);
+  });
+
   it.each([
     ["small", CLEAN, false],
     ["large", LARGE, false],

@@ -96,6 +96,8 @@ describe("two instances", () => {
     release();
     for (const answer of await Promise.all([...encrypted, ...plain])) expect(answer.json["clean"]).toBe(true);
     expect(scans(one, other)).toBe(1);
+    // Only who had it scanned says so.
+    expect([one, other].flatMap(({ reports }) => reports).filter(({ journal }) => journal.via === "scan")).toHaveLength(1);
   });
 
   it("share a verdict, and never the authorisation: who waited for another instance asks the homeserver", async () => {

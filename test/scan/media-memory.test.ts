@@ -6,6 +6,7 @@ import type { SourceRecord } from "../../src/verdicts/store.ts";
 
 const HEADERS = { contentType: "image/png", contentDisposition: undefined };
 const KIB = 1024;
+const MXC = { serverName: "example.org", mediaId: "one" };
 
 function recordOf(bytes: Buffer): SourceRecord {
   const hasher = new PieceHasher();
@@ -19,11 +20,11 @@ async function* chunks(bytes: Buffer, failure?: Error): AsyncGenerator<Buffer> {
 }
 
 async function pass(memory: MediaMemory, key: string, bytes: Buffer): Promise<Buffer> {
-  return Buffer.concat(await Array.fromAsync(memory.keep(key, recordOf(bytes), HEADERS, chunks(bytes))));
+  return Buffer.concat(await Array.fromAsync(memory.keep(key, MXC, recordOf(bytes), HEADERS, chunks(bytes))));
 }
 
 function held(memory: MediaMemory, key: string, bytes: Buffer): boolean {
-  using media = memory.get(key, recordOf(bytes));
+  using media = memory.get(key, MXC, recordOf(bytes));
   return media?.bytes.equals(bytes) ?? false;
 }
 
@@ -35,7 +36,7 @@ describe("media in memory", () => {
     expect(held(memory, "a", bytes)).toBe(true);
     expect(held(memory, "b", bytes)).toBe(false);
     const other = randomBytes(10_500);
-    expect(memory.get("a", recordOf(other))).toBeUndefined();
+    expect(memory.get("a", MXC, recordOf(other))).toBeUndefined();
     // What the source holds now takes its place.
     await pass(memory, "a", other);
     expect([held(memory, "a", other), held(memory, "a", bytes)]).toEqual([true, false]);
@@ -45,10 +46,10 @@ describe("media in memory", () => {
   it("is not there when it failed, was given up, or was never asked for", async () => {
     const memory = new MediaMemory({ bytes: 100 * KIB, largest: 50 * KIB });
     const bytes = randomBytes(10_500);
-    const failing = memory.keep("a", recordOf(bytes), HEADERS, chunks(bytes, new Error("changed")));
+    const failing = memory.keep("a", MXC, recordOf(bytes), HEADERS, chunks(bytes, new Error("changed")));
     await expect(Array.fromAsync(failing)).rejects.toThrow("changed");
-    for await (const _chunk of memory.keep("a", recordOf(bytes), HEADERS, chunks(bytes))) break;
-    memory.keep("a", recordOf(bytes), HEADERS, chunks(bytes));
+    for await (const _chunk of memory.keep("a", MXC, recordOf(bytes), HEADERS, chunks(bytes))) break;
+    memory.keep("a", MXC, recordOf(bytes), HEADERS, chunks(bytes));
     expect([held(memory, "a", bytes), memory.taken]).toEqual([false, 0]);
   });
 
@@ -69,8 +70,8 @@ describe("media in memory", () => {
     const memory = new MediaMemory({ bytes: 25 * KIB, largest: 20 * KIB });
     const [a, b] = [randomBytes(10 * KIB), randomBytes(10 * KIB)];
     await pass(memory, "a", a);
-    const reader = memory.get("a", recordOf(a));
-    const slow = memory.keep("b", recordOf(b), HEADERS, chunks(b))[Symbol.asyncIterator]();
+    const reader = memory.get("a", MXC, recordOf(a));
+    const slow = memory.keep("b", MXC, recordOf(b), HEADERS, chunks(b))[Symbol.asyncIterator]();
     await slow.next();
     const c = randomBytes(10 * KIB);
     expect((await pass(memory, "c", c)).equals(c)).toBe(true);

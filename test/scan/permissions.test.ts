@@ -97,6 +97,24 @@ describe("a permission of a moment ago", () => {
     expect((await gateway.get(`thumbnail/${slow}?width=32&height=32&method=scale`, TOKEN)).status).toBe(401);
   });
 
+  it("that is answered late counts for nothing once the same media was refused", async () => {
+    const { gateway } = await remembering({ mediaMemory: 0 });
+    await using _gateway = gateway;
+    const mxc = gateway.put(SMALL);
+    await gateway.get(`scan/${mxc}`, TOKEN);
+    const held = Promise.withResolvers<void>();
+    gateway.homeserver.hold = held.promise;
+    const asked = gateway.homeserver.requests.length;
+    const late = gateway.get(`download/${mxc}`, TOKEN);
+    await expect.poll(() => gateway.homeserver.requests.length).toBe(asked + 1);
+    gateway.homeserver.hold = undefined;
+    gateway.homeserver.behaviour = { answer: { status: 403, body: { errcode: "M_FORBIDDEN", error: "no" } } };
+    expect((await gateway.get(`download/${mxc}`, TOKEN)).status).toBe(502);
+    held.resolve();
+    expect((await late).status).toBe(200);
+    expect((await gateway.get(`scan/${mxc}`, TOKEN)).json["clean"]).toBeUndefined();
+  });
+
   it("is no verdict: what is blocked, found infected or to be scanned again is not handed out", async () => {
     const { gateway, asked } = await remembering();
     await using _gateway = gateway;
@@ -121,6 +139,26 @@ describe("a permission of a moment ago", () => {
       await gateway.get(`download/${mxc}`, TOKEN);
       expect(gateway.homeserver.requests.length).toBe(times);
     }
+  });
+
+  it("for one's own media is none for another's, though it is the same ciphertext, nor lends it its name", async () => {
+    const { gateway, asked } = await remembering();
+    await using _gateway = gateway;
+    const file = await encryptFile(LARGE);
+    gateway.homeserver.addToken("mallory");
+    const real = gateway.put(file.ciphertext, { readers: [TOKEN], contentType: "image/png" });
+    const own = gateway.put(file.ciphertext, { contentType: "application/pdf", contentDisposition: 'attachment; filename="evil.exe"' });
+    const other = gateway.put(SMALL);
+    expect((await gateway.post("download_encrypted", { file: file.file(real) }, TOKEN)).status).toBe(200);
+    expect((await gateway.get(`download/${other}`, "mallory")).status).toBe(200);
+    // The hash is known, but what the homeserver let mallory read is other media.
+    const before = asked();
+    const stolen = await gateway.post("download_encrypted", { file: file.file(other) }, "mallory");
+    expect([stolen.body.equals(file.ciphertext), stolen.status]).toEqual([false, 400]);
+    expect(asked()).toBeGreaterThan(before);
+    expect((await gateway.post("download_encrypted", { file: file.file(own) }, "mallory")).status).toBe(200);
+    const again = await gateway.post("download_encrypted", { file: file.file(real) }, TOKEN);
+    expect([again.headers.get("content-type"), again.headers.get("content-disposition")]).toEqual(["image/png", "inline"]);
   });
 
   it("hands out encrypted media as it came", async () => {

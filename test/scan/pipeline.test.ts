@@ -428,7 +428,7 @@ describe("limits", () => {
 
   it("large media is scanned while it arrives, by so many scanners as may be kept waiting for it", async () => {
     for (const live of [1, 0]) {
-      await using gateway = await startHarness({ pipeline: { liveScans: () => live } });
+      await using gateway = await startHarness({ pipeline: { liveScans: () => ({ download: live, upload: live }) } });
       const drip = { behaviour: { drip: { bytes: 1 << 20, pause: 50 } } };
       const answers = [LARGE, randomBytes(4 << 20)].map((bytes) => gateway.get(`scan/${gateway.put(bytes, drip)}`, TOKEN));
       await expect.poll(() => gateway.homeserver.requests.length).toBe(2);

@@ -318,8 +318,12 @@ describe("a client that sends slowly", () => {
     expect((await send(gateway, randomBytes(5_000_000))).status).toBe(503);
   });
 
-  it("leaves scanners to others: half of the live scans at most are for uploads", async () => {
-    await using gateway = await startHarness();
+  it.each([
+    ["half of the live scans at most are for uploads", { download: 4, upload: 4 }, 2],
+    ["one is, however few there are", { download: 8, upload: 1 }, 1],
+    ["scanners of downloads alone do not count", { download: 1, upload: 8 }, 3],
+  ])("leaves scanners to others: %s", async (_what, live, begun) => {
+    await using gateway = await startHarness({ pipeline: { liveScans: () => live } });
     const slow = [1, 2, 3].map((first) => {
       const { request, answer } = openUpload(`${gateway.url}${PATH}`, LARGE.length, { token: TOKEN });
       const bytes = Buffer.concat([Buffer.of(first), LARGE.subarray(1)]);
@@ -327,9 +331,9 @@ describe("a client that sends slowly", () => {
       return { finish: () => request.end(bytes.subarray(100_000)), answer };
     });
     await expect.poll(() => gateway.uploadsInside()).toBe(3);
-    await expect.poll(() => gateway.scanner.begun).toBe(2);
+    await expect.poll(() => gateway.scanner.begun).toBe(begun);
     for (let turns = 0; turns < 20; turns += 1) await turn();
-    expect(gateway.scanner.begun).toBe(2);
+    expect(gateway.scanner.begun).toBe(begun);
     expect((await gateway.get(`download/${gateway.put(LARGE)}`, TOKEN)).status).toBe(200);
     for (const { finish } of slow) finish();
     expect((await Promise.all(slow.map(({ answer }) => answer))).map(({ status }) => status)).toEqual([200, 200, 200]);
@@ -416,6 +420,8 @@ describe("a homeserver", () => {
     ["sends the client elsewhere", { answer: { status: 307, body: {}, headers: { location: "http://127.0.0.1:1/" } } }, 502, "M_UNKNOWN"],
     ["sends more than an answer", { answer: { status: 200, body: { content_uri: "x".repeat(100_000) } } }, 502, "M_UNKNOWN"],
     ["sends no object", { answer: { status: 200, body: [] } }, 502, "M_UNKNOWN"],
+    ["says 205", { answer: { status: 205, body: { content_uri: "mxc://example.org/x" } } }, 502, "M_UNKNOWN"],
+    ["says 601", { answer: { status: 601, body: { errcode: "M_UNKNOWN" } } }, 502, "M_UNKNOWN"],
     ["never answers", { stall: true }, 502, "M_UNKNOWN"],
   ])("that %s is %s", async (_what, uploadBehaviour, status, errcode) => {
     await using gateway = await startHarness({ uploads: { patience: 500 } });

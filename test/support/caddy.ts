@@ -1,17 +1,14 @@
 /** A real Caddy with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
-import { blockOf, type MediaPaths, replaced, TLS, type Upstreams, uploadsBlock, withoutUnmodifiedClients } from "./deployment.ts";
+import { blockOf, type MediaMark, type MediaPaths, marksOf, replaced, TLS, type Upstreams, withMediaPart } from "./deployment.ts";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import { TlsPeer } from "./peers/tls-peer.ts";
-
-const UNMODIFIED = "\t# Unmodified clients, from here\n";
 
 class Caddy extends TlsPeer {
   protected readonly name = "Caddy";
 
-  async prepare({ gateway, synapse, scansUploads = false }: Upstreams, mediaPaths: MediaPaths): Promise<void> {
-    const uploads = scansUploads ? await uploadsBlock("caddyfile") : "";
-    const block = replaced(await blockOf("caddyfile", "matrix.example.org {"), [[UNMODIFIED, `${uploads}${UNMODIFIED}`]]);
-    const text = replaced(mediaPaths === "gateway" ? block : withoutUnmodifiedClients(block), [
+  async prepare({ gateway, synapse }: Upstreams, marks: readonly MediaMark[]): Promise<void> {
+    const block = await withMediaPart("caddyfile", await blockOf("caddyfile", "matrix.example.org {"), marks);
+    const text = replaced(block, [
       ["matrix.example.org {", `https://${this.at.listen}:${this.at.inside} {\n\ttls ${TLS}cert.pem ${TLS}key.pem`],
     ]);
     const upstreams = text.replaceAll("127.0.0.1:8080", new URL(gateway).host).replaceAll("127.0.0.1:8008", new URL(synapse).host);
@@ -39,10 +36,14 @@ class Caddy extends TlsPeer {
 }
 
 /** @throws Error that says what is missing, or with the end of Caddy's log */
-export async function startCaddy(upstreams: Upstreams, mediaPaths: MediaPaths): Promise<TlsPeer> {
+export async function startCaddy(
+  upstreams: Upstreams,
+  mediaPaths: MediaPaths,
+  marks = marksOf(mediaPaths, upstreams.scansUploads ?? false),
+): Promise<TlsPeer> {
   const machine = startLocalMachine();
   const caddy = new Caddy(machine, await machine.makeDirectory(), await machine.freePort());
-  await caddy.prepare(upstreams, mediaPaths);
+  await caddy.prepare(upstreams, marks);
   await caddy.restart();
   return caddy;
 }

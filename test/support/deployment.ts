@@ -34,14 +34,33 @@ export function replaced(text: string, replacements: readonly (readonly [from: s
   }, text);
 }
 
-/** What sends uploads to the gateway, to stand in front of all that is about media. */
-export function uploadsBlock(language: string): Promise<string> {
-  return blockOf(language, "# Uploads, to the gateway");
+/**
+ * What is about media paths and uploads, as far as they go to the gateway: one text of the document, or none. Tests that ask for several get them in this order.
+ * @throws Error when the document has not exactly one of it
+ */
+export async function mediaPart(language: string, marks: readonly MediaMark[]): Promise<string> {
+  return (await Promise.all(marks.map((mark) => blockOf(language, MARKS[mark])))).join("");
 }
 
-/** Without what is for unmodified clients. @throws Error when it is not marked */
-export function withoutUnmodifiedClients(text: string): string {
-  const without = text.replace(/^\s*# Unmodified clients, from here\n.*?^\s*# to here\n/ms, "");
-  if (without === text) throw new Error("the part for unmodified clients is not marked");
-  return without;
+/** The texts: for unmodified clients, whose uploads nobody scans; for both; for uploads alone. */
+export type MediaMark = "unmodified" | "both" | "uploads";
+
+const MARKS: Readonly<Record<MediaMark, string>> = {
+  unmodified: "# All other media paths: the gateway",
+  both: "# All media paths, uploads too",
+  uploads: "# Uploads alone",
+};
+
+/** Which of them it takes. */
+export function marksOf(mediaPaths: MediaPaths, scansUploads: boolean): readonly MediaMark[] {
+  if (mediaPaths === "gateway") return [scansUploads ? "both" : "unmodified"];
+  return scansUploads ? ["uploads"] : [];
+}
+
+/** With other texts between the two comments; "unmodified" is what stands there. @throws Error when it is not marked */
+export async function withMediaPart(language: string, text: string, marks: readonly MediaMark[]): Promise<string> {
+  const [marked, there = ""] = /^\s*# Unmodified clients, from here\n(.*?)^\s*# to here\n/ms.exec(text) ?? [];
+  if (marked === undefined) throw new Error("the part for unmodified clients is not marked");
+  const parts = await Promise.all(marks.map(async (mark) => (mark === "unmodified" ? there : blockOf(language, MARKS[mark]))));
+  return text.replace(marked, () => parts.join(""));
 }

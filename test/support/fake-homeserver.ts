@@ -20,6 +20,8 @@ export interface Behaviour {
   /** Never answers; or sends the head and nothing (`body`), or the head and so many bytes (`stallAfter`). */
   readonly stall?: "headers" | "body";
   readonly stallAfter?: number;
+  /** When to send the rest after that. */
+  readonly resume?: Promise<void>;
   /** Closes the connection after so many bytes of the body. */
   readonly cutAfter?: number;
   /** Closes the connection without a word. */
@@ -442,4 +444,8 @@ async function sendMedia(response: ServerResponse, plain: Uint8Array, behaviour:
     await new Promise<void>((resolve) => response.write("", () => resolve()));
     response.socket?.end();
   } else if (sent === body.length) response.end();
+  else if (behaviour.resume !== undefined) {
+    await behaviour.resume;
+    response.end(body.subarray(sent));
+  }
 }

@@ -1,18 +1,14 @@
 /** A real HAProxy with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
-import { blockOf, type MediaPaths, replaced, type Upstreams, uploadsBlock, withoutUnmodifiedClients } from "./deployment.ts";
+import { blockOf, type MediaMark, type MediaPaths, marksOf, replaced, type Upstreams, withMediaPart } from "./deployment.ts";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import { TlsPeer } from "./peers/tls-peer.ts";
 import { testCertificate } from "./tls.ts";
 
-const UNMODIFIED = "    # Unmodified clients, from here\n";
-
 class HaProxy extends TlsPeer {
   protected readonly name = "HAProxy";
 
-  async prepare({ gateway, synapse, scansUploads = false }: Upstreams, mediaPaths: MediaPaths): Promise<void> {
-    const uploads = scansUploads ? await uploadsBlock("haproxy") : "";
-    const block = replaced(await blockOf("haproxy", "frontend"), [[UNMODIFIED, `${uploads}${UNMODIFIED}`]]);
-    const text = replaced(mediaPaths === "gateway" ? block : withoutUnmodifiedClients(block), [
+  async prepare({ gateway, synapse }: Upstreams, marks: readonly MediaMark[]): Promise<void> {
+    const text = replaced(await withMediaPart("haproxy", await blockOf("haproxy", "frontend"), marks), [
       ["bind :443", `bind ${this.at.listen}:${this.at.inside}`],
       ["/etc/ssl/matrix.example.org.pem", `${this.directory}/certificate.pem`],
       ["127.0.0.1:8080", new URL(gateway).host],
@@ -29,10 +25,14 @@ class HaProxy extends TlsPeer {
 }
 
 /** @throws Error that says what is missing or wrong, or with the end of HAProxy's log */
-export async function startHaProxy(upstreams: Upstreams, mediaPaths: MediaPaths): Promise<TlsPeer> {
+export async function startHaProxy(
+  upstreams: Upstreams,
+  mediaPaths: MediaPaths,
+  marks = marksOf(mediaPaths, upstreams.scansUploads ?? false),
+): Promise<TlsPeer> {
   const machine = startLocalMachine();
   const haProxy = new HaProxy(machine, await machine.makeDirectory(), await machine.freePort());
-  await haProxy.prepare(upstreams, mediaPaths);
+  await haProxy.prepare(upstreams, marks);
   await haProxy.restart();
   return haProxy;
 }

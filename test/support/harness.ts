@@ -222,7 +222,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     overrides,
     sharing,
     admission,
-    liveScans: () => 4,
+    liveScans: () => ({ download: 4, upload: 4 }),
     streams: 16,
     maxFileSize: 200 << 20,
     wait: 60_000,
@@ -239,7 +239,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const panelFor = (asked: readonly Scanner[]) =>
     panelOf({ verdicts, overrides, policy: new Policy(asked, { ...policyOptions, onModified: "block" }, events) });
   const share = new SpoolBudget({ memory: 1 << 30, disk: options.uploads?.share ?? 1 << 30, inMemory: 1 << 20 });
-  const reception = new Reception({ identifier: source, admission, share, maxFileSize, wait });
+  const reception = new Reception({ identifier: asked, admission, share, maxFileSize, wait });
   const store = stack.use(
     new HomeserverStore({
       baseUrl: homeserver.url,

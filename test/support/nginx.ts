@@ -1,6 +1,6 @@
 /** A real nginx with the configuration that docs/deployment.md gives to operators: only ports and certificate are the test's own. */
 import { existsSync } from "node:fs";
-import { blockOf, type MediaPaths, replaced, TLS, type Upstreams, uploadsBlock } from "./deployment.ts";
+import { blockOf, type MediaMark, mediaPart, type MediaPaths, marksOf, replaced, TLS, type Upstreams } from "./deployment.ts";
 import { startLocalMachine } from "./peers/local-machine.ts";
 import type { Machine, Port } from "./peers/machine.ts";
 import { TlsPeer } from "./peers/tls-peer.ts";
@@ -9,6 +9,8 @@ const PROGRAMS = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx", 
 
 export interface NginxOptions extends Upstreams {
   readonly mediaPaths?: MediaPaths;
+  /** Texts about media, one behind another; the one that it takes, unless set. */
+  readonly marks?: readonly MediaMark[];
 }
 
 export class Nginx extends TlsPeer {
@@ -58,20 +60,12 @@ function installed(): string | undefined {
   return PROGRAMS.find((path) => existsSync(path));
 }
 
-const MEDIA_PATHS: Readonly<Record<MediaPaths, string | undefined>> = {
-  synapse: undefined,
-  gateway: "# All other media paths: the gateway",
-  refused: "return 403;",
-};
-
 /** @throws Error when the document no longer has what is to be replaced */
 async function serverBlock(
-  { gateway, synapse, scansUploads = false, mediaPaths = "synapse" }: NginxOptions,
+  { gateway, synapse, scansUploads = false, mediaPaths = "synapse", marks = marksOf(mediaPaths, scansUploads) }: NginxOptions,
   listen: string,
 ): Promise<string> {
-  const wanted = MEDIA_PATHS[mediaPaths];
-  const uploads = scansUploads ? await uploadsBlock("nginx") : "";
-  const locations = uploads + (wanted === undefined ? "" : await blockOf("nginx", wanted));
+  const locations = (await mediaPart("nginx", marks)) + (mediaPaths === "refused" ? await blockOf("nginx", "return 403;") : "");
   const text = replaced(await blockOf("nginx", "server {"), [
     ["listen 443 ssl", `listen ${listen} ssl`],
     ["/etc/ssl/matrix.example.org/fullchain.pem", `${TLS}cert.pem`],

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, rename, rm, truncate, utimes, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -145,9 +145,9 @@ describe("a list of content to block", () => {
       lists.push(isBlocked(list, old ?? "") || isBlocked(list, last));
     }, 1);
     try {
-      await writeFile(path, many.join("\n"));
+      await writeFile(`${path}.new`, many.join("\n"));
       turns = 0;
-      await utimes(path, 1, 1);
+      await rename(`${path}.new`, path);
       await until(() => isBlocked(list, last)).toBe(true);
     } finally {
       clearInterval(counting);
