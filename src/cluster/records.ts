@@ -9,8 +9,11 @@ export interface WorkerRecordsOptions {
   readonly log: { warn(details: object, message: string): void; info(details: object, message: string): void };
 }
 
-/** Milliseconds that one question may take; as long as one to Redis. */
-const LIMIT = 250;
+/**
+ * Milliseconds that one question may take, once: after that nothing is asked until the primary answers again. Longer than one to Redis, for where the
+ * processors of this machine are busy the primary waits for them as well, and not to share work would make them busier.
+ */
+const LIMIT = 1000;
 /** Milliseconds between two tries to find out whether a primary that did not answer does again. */
 const PROBE_INTERVAL = 1000;
 /** Of a record that does not expire; nothing that is said is longer. */

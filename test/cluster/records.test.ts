@@ -157,7 +157,7 @@ describe("a primary that does not answer", () => {
       one.records.setUnless("verdict:b", "infected", HOUR, { parse: text, stays: () => true }),
       one.records.delete("verdict:b"),
     ]);
-    await vi.advanceTimersByTimeAsync(260);
+    await vi.advanceTimersByTimeAsync(1010);
     expect(await asked).toEqual([undefined, undefined, false, true, "away", undefined, false]);
     expect(one.records.health()).toEqual({ degraded: true, problems: [AWAY] });
     const sent = one.port.sent.length;

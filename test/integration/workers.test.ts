@@ -30,7 +30,8 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await homeserver[Symbol.asyncDispose]();
-  await rm(home, { recursive: true, force: true });
+  // Workers whose primary was killed may still be writing there on their way out.
+  await rm(home, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
 });
 
 interface Media {
