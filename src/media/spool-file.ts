@@ -10,7 +10,7 @@ import { GatewayError } from "../errors.ts";
 
 const FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
-/** AES-256 in counter mode: any position is as near as any other. Changes go unnoticed, but nobody else has the file; and no byte is written twice. */
+/** AES-256 in counter mode: any position is as near as the next. Changes go unnoticed, but nobody else has the file; and no byte is written twice. */
 const CIPHER = "aes-256-ctr";
 const CIPHER_BLOCK = 16;
 
