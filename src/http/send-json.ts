@@ -13,6 +13,11 @@ export function sendJson(
   const { outgoing } = context.env;
   const body = JSON.stringify(value);
   context.set("status", status);
+  if (outgoing.headersSent) {
+    // Something else is on its way, and this would be taken for a part of it.
+    outgoing.destroy();
+    return RESPONSE_ALREADY_SENT;
+  }
   // The client may have gone; what is written to nobody does no harm.
   outgoing.writeHead(status, { ...headers, "content-type": "application/json", "content-length": Buffer.byteLength(body) });
   outgoing.end(body);

@@ -67,4 +67,26 @@ describe("an error", () => {
     expect(scanner).toEqual({ status: 500, retryAfter: null, body: { reason: "M_UNKNOWN", info: "Internal error" } });
     expect(standard.body).toEqual({ errcode: "M_UNKNOWN", error: "Internal error", reason: "M_UNKNOWN", info: "Internal error" });
   });
+
+  it("that comes when another answer is on its way cuts that off, and says nothing", async () => {
+    const app = new Hono<HttpEnv>();
+    app.get("*", ({ env: { outgoing } }) => {
+      outgoing.writeHead(200, { "content-length": 100 });
+      outgoing.write("the beginning of media");
+      throw new GatewayError("infected");
+    });
+    app.onError((thrown, context) => errorAnswer(context, thrown));
+    const listener = await listen({ fetch: (request, env) => app.fetch(request, env) }, { host: "127.0.0.1", port: 0 });
+    const came: string[] = [];
+    try {
+      const response = await fetch(`http://127.0.0.1:${listener.address.port}/`);
+      for await (const chunk of response.body ?? []) came.push(Buffer.from(chunk).toString());
+      expect.unreachable("the answer came to its end");
+    } catch (error) {
+      expect(error).toMatchObject({ name: "TypeError" });
+    } finally {
+      await listener.close(AbortSignal.abort());
+    }
+    expect("the beginning of media".startsWith(came.join(""))).toBe(true);
+  });
 });
