@@ -1,13 +1,14 @@
 /** Waiting with an end: signals that carry the error which the end means. */
 
-/** A signal that aborts with `expired()` after `milliseconds`, or with a parent's reason; disposing it lets go of timer and parents. */
-export class Deadline implements Disposable {
+/**
+ * A signal that aborts with its first parent that does, or by `abort`; disposing it lets go of the parents. In place of `AbortSignal.any`, which costs
+ * several times as much, and leaves something at each parent until garbage is collected.
+ */
+export class Linked implements Disposable {
   readonly #controller = new AbortController();
-  #timer: NodeJS.Timeout;
   readonly #links: { parent: AbortSignal; abort: () => void }[] = [];
 
-  constructor(milliseconds: number, expired: () => Error, ...parents: AbortSignal[]) {
-    this.#timer = setTimeout(() => this.#controller.abort(expired()), milliseconds);
+  constructor(...parents: readonly AbortSignal[]) {
     for (const parent of parents) {
       const abort = (): void => this.#controller.abort(parent.reason);
       if (parent.aborted) abort();
@@ -22,10 +23,29 @@ export class Deadline implements Disposable {
     return this.#controller.signal;
   }
 
+  /** No effect once it has ended. */
+  abort(reason: Error): void {
+    this.#controller.abort(reason);
+  }
+
+  [Symbol.dispose](): void {
+    for (const { parent, abort } of this.#links) parent.removeEventListener("abort", abort);
+  }
+}
+
+/** A signal that aborts with `expired()` after `milliseconds`, or with a parent's reason; disposing it lets go of timer and parents. */
+export class Deadline extends Linked {
+  #timer: NodeJS.Timeout;
+
+  constructor(milliseconds: number, expired: () => Error, ...parents: readonly AbortSignal[]) {
+    super(...parents);
+    this.#timer = setTimeout(() => this.abort(expired()), milliseconds);
+  }
+
   /** So much time from now, and another meaning of its end. No effect once it has ended. */
   extend(milliseconds: number, expired: () => Error): void {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#controller.abort(expired()), milliseconds);
+    this.#timer = setTimeout(() => this.abort(expired()), milliseconds);
   }
 
   /** Time no longer ends it; the parents still do. */
@@ -33,9 +53,9 @@ export class Deadline implements Disposable {
     clearTimeout(this.#timer);
   }
 
-  [Symbol.dispose](): void {
+  override [Symbol.dispose](): void {
     this.lift();
-    for (const { parent, abort } of this.#links) parent.removeEventListener("abort", abort);
+    super[Symbol.dispose]();
   }
 }
 
