@@ -19,9 +19,10 @@ import { createMetrics, type Metrics } from "./observability/metrics.ts";
 import { GatewayReports } from "./observability/reports.ts";
 import { Admission } from "./scan/admission.ts";
 import { Forwarding } from "./scan/forwarding.ts";
-import { identify } from "./scan/identify.ts";
+import { identify, tellsNothing } from "./scan/identify.ts";
 import { MediaMemory } from "./scan/media-memory.ts";
 import { Pipeline } from "./scan/pipeline.ts";
+import type { MediaRequest } from "./scan/request.ts";
 import type { Scanner } from "./scan/scanner.ts";
 import { type Scanners, liveScansOf, openScanners, policyFor } from "./scanners.ts";
 import { type Stores, type WorkerPlace, openRequestKeys, openStores } from "./stores.ts";
@@ -128,7 +129,9 @@ export async function openService(
     streams: Math.max(1, Math.floor(config.scan.spool.memory / 2 / PIECE_SIZE)),
     maxFileSize: config.scan.max_file_size,
     wait: config.scan.wait,
-    identify: (request, signal) => identify(request, opened.for.download, source, signal),
+    ...(tellsNothing(opened.for.download)
+      ? {}
+      : { identify: (request: MediaRequest, signal: AbortSignal) => identify(request, opened.for.download, source, signal) }),
     sendsTokens: config.download.base_homeserver_url !== undefined,
     timeout: config.scan.timeout,
     events: reports,

@@ -10,7 +10,7 @@ import type { Advisers } from "./advisers.ts";
 import { waitFor } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
 import type { Intake } from "./intake.ts";
-import type { Decision } from "./policy.ts";
+import type { Decision, Overridden, Replaced } from "./policy.ts";
 import type { Panel, RecallOptions } from "./recall.ts";
 import type { Replacements } from "./replacement.ts";
 import type { Commission } from "./request.ts";
@@ -56,7 +56,8 @@ export interface Specimen {
   readonly shared: SharedSpool;
   readonly spool: Spool;
   readonly intake: Intake;
-  readonly replacements: Replacements;
+  /** Undefined where none would be handed on. */
+  readonly replacements: Replacements | undefined;
   /** What the decrypted bytes are; found out when it is first asked for. */
   readonly type: () => Promise<DetectedType>;
 }
@@ -104,12 +105,12 @@ export class ContentScans {
     live: Promise<Decision> | undefined,
     signal: AbortSignal,
   ): Promise<Decided> {
-    const overruled = await this.#overruled(content, specimen, signal);
-    if (overruled !== undefined) return { decision: overruled };
+    const override = specimen.panel.recall.override(content.digest);
+    if (override !== undefined) return { decision: await overruled(override, specimen, signal) };
     // Until then nothing is known to count, and all would be scanned anew.
-    await waitFor(specimen.panel.policy.settled, signal);
+    if (!specimen.panel.policy.isSettled) await waitFor(specimen.panel.policy.settled, signal);
     // Where a replacement would be handed on, another may be decided than where it would not.
-    const name = takesReplacements(specimen) ? `${content.key} or its replacement` : content.key;
+    const name = specimen.replacements === undefined ? content.key : `${content.key} or its replacement`;
     const judge = (): Promise<Decision> => this.#judgeOnce(specimen, size, live, signal);
     const alone = (): Promise<Decided> => this.#unlessKnown(content, specimen, judge);
     for (;;) {
@@ -140,14 +141,6 @@ export class ContentScans {
     }
   }
 
-  /** What operators want done with the content, whatever scanners say. */
-  async #overruled({ digest }: Content, { panel, type }: Specimen, signal: AbortSignal): Promise<Decision | undefined> {
-    const { policy, recall } = panel;
-    const override = recall.override(digest);
-    if (override?.outcome !== "allowed" || !policy.needsType) return override;
-    return policy.refuseType(await waitFor(type(), signal)) ?? override;
-  }
-
   /** Scans, unless another instance scans the same content: then its verdict counts. */
   async #lead(name: string, content: Content, specimen: Specimen, judge: () => Promise<Decision>, signal: AbortSignal): Promise<Decided> {
     let looks = 0;
@@ -166,7 +159,7 @@ export class ContentScans {
       return await this.#keep(content, specimen, await judge(), last?.record);
     } finally {
       // Nobody here waits for that.
-      void turn.lease[Symbol.asyncDispose]();
+      void turn.lease?.[Symbol.asyncDispose]();
     }
   }
 
@@ -210,26 +203,31 @@ export class ContentScans {
       open: () => decrypted(spool, attachment),
       ...(context === undefined ? {} : { context }),
     };
-    const judging = policy.judge(subject, signal, takesReplacements(specimen) ? () => replacements.place() : undefined);
+    const judging = policy.judge(subject, signal, replacements && (() => replacements.place()));
     using advice = this.#advisers.ask({ scanners: policy.advisers, commission, subject, type, hold: () => shared.hold() });
     const judgement = await judging;
     if (judgement.outcome !== "infected") advice.goOn();
     const decision =
       judgement.outcome === "replaced"
-        ? await replacements.judge(judgement, { policy, types, original: type, context }, signal)
+        ? ((await replacements?.judge(judgement, { policy, types, original: type, context }, signal)) ?? blocked(judgement))
         : judgement;
     journal.scanMs = performance.now() - started;
     return decision;
   }
 }
 
+function blocked({ why, by }: Replaced): Decision {
+  return { outcome: "modified", why, scanner: by.name };
+}
+
 function ifCounts({ digest }: Content, { panel }: Specimen, verdict: KeptVerdict | undefined): KeptVerdict | undefined {
   return verdict !== undefined && panel.recall.counts(digest, verdict) ? verdict : undefined;
 }
 
-/** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */
-function takesReplacements({ commission, panel }: Specimen): boolean {
-  return commission.attachment === undefined && panel.policy.deliversReplacements;
+/** What operators want done with the content, whatever scanners say. */
+async function overruled(override: Overridden, { panel: { policy }, type }: Specimen, signal: AbortSignal): Promise<Decision> {
+  if (override.outcome !== "allowed" || !policy.needsType) return override;
+  return policy.refuseType(await waitFor(type(), signal)) ?? override;
 }
 
 function isGone(error: unknown): boolean {
@@ -245,7 +243,8 @@ function isKept(decision: Decision): decision is VerdictRecord {
   return decision.outcome === "clean" || decision.outcome === "infected" || decision.outcome === "type_forbidden";
 }
 
-function decrypted(spool: Spool, attachment: Attachment | undefined): AsyncIterable<Buffer> {
+/** A pass over the bytes as scanners get them. */
+export function decrypted(spool: Spool, attachment: Attachment | undefined): AsyncIterable<Buffer> {
   return attachment === undefined ? spool.read() : decrypt(spool.read(), attachment);
 }
 

@@ -63,13 +63,22 @@ export class Deadline extends Linked {
  * Waits for work that others share, or that is meant to outlive this wait: the signal ends the wait, never the work.
  * @throws the signal's reason, or whatever the work throws.
  */
-export async function waitFor<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  // Whoever gives up early still leaves nobody to hear of a failure.
-  work.catch(() => undefined);
-  signal.throwIfAborted();
+export function waitFor<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const abort = (): void => reject(signal.reason as Error);
-    signal.addEventListener("abort", abort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+    const leave = (): void => signal.removeEventListener("abort", abort);
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort, { once: true });
+    work.then(
+      (result) => {
+        leave();
+        return resolve(result);
+      },
+      // Heard in any case: whoever gave up early leaves nobody else to hear of a failure.
+      (error: unknown) => {
+        leave();
+        return reject(error);
+      },
+    );
   });
 }

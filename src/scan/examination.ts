@@ -7,9 +7,10 @@ import type { Spool, SpoolPool } from "../media/spool.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
 import type { SourceRecord } from "../verdicts/store.ts";
 import type { Advisers } from "./advisers.ts";
-import { type Arriving, ContentScans, type ContentScansOptions, type Specimen } from "./content-scans.ts";
-import { Deadline } from "./deadline.ts";
+import { type Arriving, ContentScans, type ContentScansOptions, type Specimen, decrypted } from "./content-scans.ts";
+import { Deadline, Linked } from "./deadline.ts";
 import { type Arrival, Intake } from "./intake.ts";
+import { prefixOf } from "./prefix.ts";
 import type { Finding, Panel } from "./recall.ts";
 import { Replacements } from "./replacement.ts";
 import type { Commission, DeliverableMedia, MediaRequest } from "./request.ts";
@@ -80,29 +81,41 @@ export class Examination {
     const { types, maxFileSize } = this.#options;
     const shared = new SharedSpool(arriving.spool ?? (await this.room(arriving.size ?? arriving.limit, signal)));
     const { spool } = shared;
-    await using held = new AsyncDisposableStack();
-    const original = held.use(shared.hold());
-    const replacements = held.use(new Replacements(() => this.room(maxFileSize, signal)));
-    const intake = new Intake(commission.attachment);
-    let type: Promise<DetectedType> | undefined;
-    const typeOf = (): Promise<DetectedType> => (type ??= intake.prefix.then((prefix) => types.detect(prefix)));
-    const specimen: Specimen = { commission, panel, arriving, shared, spool, intake, replacements, type: typeOf };
-    const { finding, arrival } = await this.#find(key, specimen, signal);
-    const open = held.move();
-    const close = (): Promise<void> => open.disposeAsync();
-    if (finding.decision.outcome !== "sanitised") {
-      const { contentType, contentDisposition } = arriving;
-      return { finding, arrival, media: { contentType, contentDisposition, size: finding.source.size, body: spool.read() }, close };
-    }
-    // Nobody gets the original; what is held of it would only take up room.
-    await original[Symbol.asyncDispose]();
-    const { kept } = replacements;
-    if (kept === undefined) {
+    const original = shared.hold();
+    const replacements = takesReplacements(commission, panel) ? new Replacements(() => this.room(maxFileSize, signal)) : undefined;
+    const close = async (): Promise<void> => {
+      await replacements?.[Symbol.asyncDispose]();
+      await original[Symbol.asyncDispose]();
+    };
+    try {
+      let type: Promise<DetectedType> | undefined;
+      const typeOf = (): Promise<DetectedType> =>
+        (type ??= prefixOf(decrypted(spool, commission.attachment)).then((prefix) => types.detect(prefix)));
+      const specimen: Specimen = {
+        commission,
+        panel,
+        arriving,
+        shared,
+        spool,
+        intake: new Intake(commission.attachment),
+        replacements,
+        type: typeOf,
+      };
+      const { finding, arrival } = await this.#find(key, specimen, signal);
+      if (finding.decision.outcome !== "sanitised") {
+        const { contentType, contentDisposition } = arriving;
+        return { finding, arrival, media: { contentType, contentDisposition, size: finding.source.size, body: spool.read() }, close };
+      }
+      // Nobody gets the original; what is held of it would only take up room.
+      await original[Symbol.asyncDispose]();
+      const kept = replacements?.kept;
+      if (kept === undefined) throw new GatewayError("internal", { detail: "what is to be handed on is not there" });
+      const contentDisposition = kept.sameType ? arriving.contentDisposition : undefined;
+      return { finding, arrival, media: { contentType: kept.mime, contentDisposition, size: kept.size, body: kept.read() }, close };
+    } catch (error) {
       await close();
-      throw new GatewayError("internal", { detail: "what is to be handed on is not there" });
+      throw error;
     }
-    const contentDisposition = kept.sameType ? arriving.contentDisposition : undefined;
-    return { finding, arrival, media: { contentType: kept.mime, contentDisposition, size: kept.size, body: kept.read() }, close };
   }
 
   /** Room in the spool, for bytes that are to be examined. @throws as `spoolSoon`. */
@@ -117,9 +130,8 @@ export class Examination {
   ): Promise<{ readonly finding: Finding; readonly arrival: Arrival }> {
     const { verdicts, keys } = this.#options;
     const { commission, panel } = specimen;
-    const unneeded = new AbortController();
-    const scanSignal = AbortSignal.any([signal, unneeded.signal]);
-    const live = this.#scans.whileArriving(specimen, scanSignal);
+    using unneeded = new Linked(signal);
+    const live = this.#scans.whileArriving(specimen, unneeded.signal);
     // Awaited below, but it may fail before that: the rest is then downloaded only where it may turn out that an operator allowed it.
     live?.catch((failure: unknown) => {
       if (!panel.recall.allowsAny) specimen.arriving.giveUp?.(asGatewayError(failure));
@@ -136,9 +148,11 @@ export class Examination {
       if (key !== undefined && (verdict !== undefined || decision.outcome === "blocked")) await verdicts.rememberSource(key, source);
       return { finding: { source, decision: panel.recall.overrule(digest, decision) }, arrival };
     } finally {
-      // The spool may be closed after this, so no scan may still be reading it; advice holds it for itself.
-      unneeded.abort(new Error("the scan is not needed any more"));
-      await live?.catch(() => undefined);
+      if (live !== undefined) {
+        // The spool may be closed after this, so no scan may still be reading it; advice holds it for itself.
+        unneeded.abort(new Error("the scan is not needed any more"));
+        await live.catch(() => undefined);
+      }
     }
   }
 
@@ -162,9 +176,7 @@ export class Examination {
       complete = true;
       return arrival;
     } catch (error) {
-      const failure = error instanceof Error ? error : new GatewayError("internal", { cause: error });
-      intake.fail(failure);
-      spool.fail(failure);
+      spool.fail(error instanceof Error ? error : new GatewayError("internal", { cause: error }));
       throw error;
     } finally {
       journal.size = intake.size;
@@ -174,6 +186,11 @@ export class Examination {
       }
     }
   }
+}
+
+/** Never of encrypted media: the client could not decrypt it, and plain bytes of it would come to rest in the spool. */
+function takesReplacements({ attachment }: Commission, { policy }: Panel): boolean {
+  return attachment === undefined && policy.deliversReplacements;
 }
 
 function tookTooLong(): GatewayError {

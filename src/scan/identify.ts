@@ -31,6 +31,11 @@ export async function identify(
   };
 }
 
+/** Whether none of them is set to be told anything, so that nobody need be asked. */
+export function tellsNothing(scanners: readonly Scanner[]): boolean {
+  return scanners.every(({ identities }) => identities.length === 0);
+}
+
 async function userOf({ credentials }: Asker, needed: boolean, identifier: Identifier, signal: AbortSignal): Promise<string | undefined> {
   try {
     return await identifier.whoami(credentials, signal);

@@ -10,9 +10,9 @@ import type { Deadline } from "./deadline.ts";
 import type { PipelineEvents } from "./events.ts";
 import { Line } from "./line.ts";
 import type { MediaMemory } from "./media-memory.ts";
-import { ChangedMediaError, verifiedPieces } from "./pieces.ts";
+import { ChangedMediaError, receiveVerified, verifiedPieces } from "./pieces.ts";
 import type { Recall, SharedFinding } from "./recall.ts";
-import type { DeliverableMedia, MediaAnswer, MediaRequest, VerdictAnswer } from "./request.ts";
+import type { DeliverableMedia, Journal, MediaAnswer, MediaRequest, VerdictAnswer } from "./request.ts";
 import { spoolSoon } from "./spool-soon.ts";
 
 export interface KnownMediaOptions {
@@ -60,7 +60,7 @@ export class KnownMedia {
       const answer = this.#remembered(key, request, known);
       if (answer !== undefined) return answer;
     }
-    using _slot = await admission.transfers.acquire(deadline.signal);
+    using _slot = admission.transfers.tryAcquire() ?? (await admission.transfers.acquire(deadline.signal));
     const fetched = await source.fetch(request.mxc, request.variant, request.credentials, deadline.signal, request.asked);
     // The homeserver's yes to this very request is there; what it refuses never gets here.
     let handedOn = false;
@@ -113,17 +113,17 @@ export class KnownMedia {
       this.#options.timeout,
       () => new GatewayError("homeserver_failed", { detail: "the download took longer than scan.timeout" }),
     );
-    const verified = this.#observed(verifiedPieces(fetched.body, record), request);
     if (request.want === "verdict") {
-      for await (const _piece of verified);
+      using download = this.#download(request);
+      await receiveVerified(fetched.body, record, (chunk) => download.took(chunk));
+      download.complete();
       return this.#recall.override(record.digest)?.outcome === "blocked" ? this.#verdict(request, known) : verdict;
     }
-    const pieces = this.#recall.unlessBlocked(record.digest, verified);
     const stream = record.size > PIECE_SIZE ? this.#streams.tryAcquire() : undefined;
     const answer =
       stream === undefined
-        ? await this.#spooled(fetched, record, pieces, deadline.signal)
-        : await streamed(fetched, record, this.#watched(pieces, key, request), stream);
+        ? await this.#spooled(fetched, record, request, deadline.signal)
+        : await streamed(fetched, record, this.#watched(this.#pieces(fetched, record, request), key, request), stream);
     return { ...answer, body: this.#options.memory.keep(key, request.mxc, record, fetched, answer.body) };
   }
 
@@ -133,15 +133,16 @@ export class KnownMedia {
   }
 
   /** Known media, whole before it leaves: a slow reader then holds no connection to the homeserver. */
-  async #spooled(
-    fetched: FetchedMedia,
-    record: SourceRecord,
-    pieces: AsyncIterable<Buffer[]>,
-    signal: AbortSignal,
-  ): Promise<DeliverableMedia> {
+  async #spooled(fetched: FetchedMedia, record: SourceRecord, request: MediaRequest, signal: AbortSignal): Promise<DeliverableMedia> {
     const spool = await spoolSoon(this.#options.spools, record.size, signal, this.#advisers);
     try {
-      for await (const piece of pieces) for (const part of piece) await spool.write(part);
+      using download = this.#download(request);
+      await receiveVerified(fetched.body, record, (chunk) => {
+        download.took(chunk);
+        this.#recall.throwIfBlocked(record.digest);
+        return spool.write(chunk);
+      });
+      download.complete();
       signal.throwIfAborted();
       this.#recall.throwIfBlocked(record.digest);
       spool.end();
@@ -169,21 +170,47 @@ export class KnownMedia {
     }
   }
 
-  /** Tells of the download, however it ends. */
-  async *#observed(pieces: AsyncIterable<Buffer[]>, { journal }: MediaRequest): AsyncGenerator<Buffer[]> {
-    const started = performance.now();
-    let bytes = 0;
-    let complete = false;
-    try {
-      for await (const piece of pieces) {
-        for (const part of piece) bytes += part.length;
-        yield piece;
-      }
-      complete = true;
-    } finally {
-      journal.downloadMs = performance.now() - started;
-      this.#options.events.downloaded(complete, bytes, journal.downloadMs);
+  /** Each after its digest matched, for as long as nobody blocks them. */
+  async *#pieces({ body }: FetchedMedia, record: SourceRecord, request: MediaRequest): AsyncGenerator<Buffer[]> {
+    using download = this.#download(request);
+    for await (const piece of verifiedPieces(body, record)) {
+      for (const part of piece) download.took(part);
+      this.#recall.throwIfBlocked(record.digest);
+      yield piece;
     }
+    download.complete();
+  }
+
+  #download({ journal }: MediaRequest): Download {
+    return new Download(journal, this.#options.events);
+  }
+}
+
+/** Tells of a download, however it ends. */
+class Download implements Disposable {
+  readonly #journal: Journal;
+  readonly #events: Pick<PipelineEvents, "downloaded">;
+  readonly #started = performance.now();
+  #bytes = 0;
+  #complete = false;
+
+  constructor(journal: Journal, events: Pick<PipelineEvents, "downloaded">) {
+    this.#journal = journal;
+    this.#events = events;
+  }
+
+  took({ length }: Buffer): undefined {
+    this.#bytes += length;
+  }
+
+  complete(): void {
+    this.#complete = true;
+  }
+
+  [Symbol.dispose](): void {
+    const milliseconds = performance.now() - this.#started;
+    this.#journal.downloadMs = milliseconds;
+    this.#events.downloaded(this.#complete, this.#bytes, milliseconds);
   }
 }
 

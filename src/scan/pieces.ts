@@ -23,6 +23,10 @@ export class PieceHasher {
 
   /** The digest of all, and those of the pieces, the last one included; nothing may follow. */
   finish(): { readonly all: Buffer; readonly pieces: Buffer } {
+    if (this.#digests.length === 0) {
+      const all = this.#all.digest();
+      return { all, pieces: this.#filled > 0 ? all : EMPTY };
+    }
     if (this.#filled > 0) this.#close();
     return { all: this.#all.digest(), pieces: Buffer.concat(this.#digests) };
   }
@@ -34,6 +38,8 @@ export class PieceHasher {
   }
 }
 
+const EMPTY = Buffer.alloc(0);
+
 /** The homeserver sent other bytes than those that were scanned. */
 export class ChangedMediaError extends Error {
   override readonly name = "ChangedMediaError";
@@ -41,40 +47,86 @@ export class ChangedMediaError extends Error {
 
 const DIGEST_SIZE = 32;
 
+/** Compares bytes, as they come, with those that were scanned. */
+export class PieceCheck {
+  readonly #record: SourceRecord;
+  #hash = createHash("sha256");
+  /** Bytes of the pieces before this one, and of this one. */
+  #before = 0;
+  #filled = 0;
+
+  constructor(record: SourceRecord) {
+    this.#record = record;
+  }
+
+  /** Bytes until the piece ends; 0 when there are no more. */
+  get room(): number {
+    return Math.min(PIECE_SIZE, this.#record.size - this.#before) - this.#filled;
+  }
+
+  /**
+   * @param part no longer than `room`, unless that is 0
+   * @returns whether a piece ends with it, which then is what was scanned
+   * @throws ChangedMediaError for a piece that differs, and for more bytes than were scanned.
+   */
+  push(part: Buffer): boolean {
+    if (this.room === 0) throw new ChangedMediaError("there are more bytes than were scanned");
+    this.#hash.update(part);
+    this.#filled += part.length;
+    if (this.room > 0) return false;
+    const at = (this.#before / PIECE_SIZE) * DIGEST_SIZE;
+    if (!this.#hash.digest().equals(this.#record.pieces.subarray(at, at + DIGEST_SIZE))) {
+      throw new ChangedMediaError(`piece ${this.#before / PIECE_SIZE} is not what was scanned`);
+    }
+    this.#before += this.#filled;
+    this.#filled = 0;
+    if (this.room > 0) this.#hash = createHash("sha256");
+    return true;
+  }
+
+  /** Nothing more comes. @throws ChangedMediaError when there are fewer bytes than were scanned. */
+  end(): void {
+    if (this.room > 0) throw new ChangedMediaError("there are fewer bytes than were scanned");
+  }
+}
+
 /**
  * Yields the bytes in pieces, each only after its digest matched the record, so no byte leaves that was not scanned.
  * Holds at most one piece. @throws ChangedMediaError at the first piece that differs, or when there are more or fewer bytes.
  */
 export async function* verifiedPieces(body: AsyncIterable<Buffer>, record: SourceRecord): AsyncGenerator<Buffer[]> {
-  let left = record.size;
+  const check = new PieceCheck(record);
   let piece: Buffer[] = [];
-  let filled = 0;
-  let index = 0;
   for await (const chunk of body) {
-    for (let from = 0; from < chunk.length;) {
-      const wanted = Math.min(PIECE_SIZE, left) - filled;
-      if (wanted === 0) throw new ChangedMediaError("there are more bytes than were scanned");
-      const part = chunk.subarray(from, from + wanted);
+    for (const part of partsOf(chunk, check)) {
       piece.push(part);
-      filled += part.length;
-      from += part.length;
-      if (filled === Math.min(PIECE_SIZE, left)) {
-        assertPiece(piece, record, index);
-        yield piece;
-        left -= filled;
-        index += 1;
-        filled = 0;
-        piece = [];
-      }
+      if (!check.push(part)) continue;
+      yield piece;
+      piece = [];
     }
   }
-  if (left > 0) throw new ChangedMediaError("there are fewer bytes than were scanned");
+  check.end();
 }
 
-function assertPiece(piece: readonly Buffer[], record: SourceRecord, index: number): void {
-  const hash = createHash("sha256");
-  for (const part of piece) hash.update(part);
-  if (!hash.digest().equals(record.pieces.subarray(index * DIGEST_SIZE, (index + 1) * DIGEST_SIZE))) {
-    throw new ChangedMediaError(`piece ${index} is not what was scanned`);
+/** Takes all of the bytes. None of them may leave before this returns. @throws as `verifiedPieces`; whatever `take` throws. */
+export async function receiveVerified(
+  body: AsyncIterable<Buffer>,
+  record: SourceRecord,
+  take: (chunk: Buffer) => Promise<void> | undefined,
+): Promise<void> {
+  const check = new PieceCheck(record);
+  for await (const chunk of body) {
+    for (const part of partsOf(chunk, check)) check.push(part);
+    await take(chunk);
+  }
+  check.end();
+}
+
+/** The chunk, cut where pieces end. */
+function* partsOf(chunk: Buffer, check: PieceCheck): Generator<Buffer> {
+  for (let from = 0; from < chunk.length;) {
+    const part = chunk.subarray(from, check.room === 0 ? undefined : from + check.room);
+    from += part.length;
+    yield part;
   }
 }

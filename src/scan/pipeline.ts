@@ -18,8 +18,8 @@ export interface PipelineOptions extends ExaminationOptions, KnownMediaOptions, 
   readonly wait: number;
   /** Whether a homeserver sees the clients' tokens, so that its yes says something of them. */
   readonly sendsTokens: boolean;
-  /** Who asks, as far as scanners are to be told. Rejects with a GatewayError, or the signal's reason. */
-  readonly identify: (request: MediaRequest, signal: AbortSignal) => Promise<ScanContext | undefined>;
+  /** Who asks, as far as scanners are to be told; absent where that is nothing. Rejects with a GatewayError, or the signal's reason. */
+  readonly identify?: (request: MediaRequest, signal: AbortSignal) => Promise<ScanContext | undefined>;
 }
 
 /**
@@ -50,21 +50,18 @@ export class Pipeline {
   /** All media is looked at by the same, so that it shares what scanners can do. */
   readonly examination: Examination;
   readonly #known: KnownMedia;
-  readonly #flights = new SingleFlight<Finding>();
+  readonly #flights = new SingleFlight<Found>();
   readonly #running = new Set<PromiseLike<unknown>>();
   readonly #stop = new AbortController();
   #closing = false;
-  /** What counts of earlier verdicts is known: until then, all of them would be made anew. */
-  #settled = false;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    const { policy, spools, timeout, events } = options;
+    const { spools, timeout, events } = options;
     this.#advisers = new Advisers({ timeout, crowded: () => spools.usage().waiting > 0, events });
     this.panel = panelOf(options);
     this.examination = new Examination(options, this.#advisers);
     this.#known = new KnownMedia(options, this.#advisers, this.panel.recall);
-    void policy.settled.then(() => (this.#settled = true));
   }
 
   /**
@@ -74,14 +71,14 @@ export class Pipeline {
   async serve(request: MediaRequest): Promise<MediaAnswer> {
     if (this.#closing) throw new GatewayError("shutting_down");
     const entry = this.#options.admission.enter(request.client);
-    const deadline = new Deadline(this.#options.wait, () => new GatewayError("still_scanning"), request.signal);
+    const { policy, wait } = this.#options;
+    const deadline = new Deadline(wait, stillScanning, request.signal);
     let handedOn = false;
     try {
-      const context = await this.#options.identify(request, deadline.signal);
-      if (!this.#settled) await waitFor(this.#options.policy.settled, deadline.signal);
-      // Headers alone don't tell a file's type.
-      const want = request.want === "head" && request.onOpaque === "block" ? "bytes" : request.want;
-      const found = await this.#answer({ ...request, want, ...(context === undefined ? {} : { context }) }, entry, deadline);
+      const wanted = await this.#wanted(request, deadline.signal);
+      // Until then it is not known what counts of earlier verdicts, and all of them would be made anew.
+      if (!policy.isSettled) await waitFor(policy.settled, deadline.signal);
+      const found = await this.#answer(wanted, entry, deadline);
       this.#noteYes(request);
       if (found.kind === "verdict") return found;
       const answer = request.onOpaque === "block" ? await refuseOpaque(found, this.#options.types, deadline.signal) : found;
@@ -116,16 +113,23 @@ export class Pipeline {
     signal.removeEventListener("abort", end);
   }
 
+  /** The request with who asks, where scanners are to be told. */
+  async #wanted(request: MediaRequest, signal: AbortSignal): Promise<MediaRequest> {
+    const context = await this.#options.identify?.(request, signal);
+    // Headers alone don't tell a file's type.
+    const want = request.want === "head" && request.onOpaque === "block" ? "bytes" : request.want;
+    return want === request.want && context === undefined ? request : { ...request, want, ...(context === undefined ? {} : { context }) };
+  }
+
   async #answer(request: MediaRequest, entry: Entry, deadline: Deadline): Promise<MediaAnswer> {
     const key = sourceKey(request, this.#options);
     let alone = false;
     for (let changes = 0; changes < MAX_CHANGES;) {
-      const { known, examined, ...next } =
-        (await this.#remembered(key, request)) ?? (await this.#leadOrFollow(key, request, entry, alone, deadline));
-      if (examined !== undefined) return this.#ownAnswer(key, request, examined);
-      alone = next.alone ?? false;
-      if (known === undefined) continue;
-      const answer = await this.#known.answer(key, request, known, deadline);
+      const found: Found = (await this.#remembered(key, request)) ?? (await this.#leadOrFollow(key, request, entry, alone, deadline));
+      if (found.examined !== undefined) return this.#ownAnswer(key, request, found.examined);
+      alone = found.alone ?? false;
+      if (found.known === undefined) continue;
+      const answer = await this.#known.answer(key, request, found.known, deadline);
       if (answer !== undefined) return answer;
       await this.#options.verdicts.forgetSource(key);
       changes += 1;
@@ -141,21 +145,12 @@ export class Pipeline {
   }
 
   /** Scans, or waits for whoever scans the same source already, unless that was in vain before. */
-  async #leadOrFollow(key: string, request: MediaRequest, entry: Entry, alone: boolean, deadline: Deadline): Promise<Found> {
-    if (alone)
-      return this.#lead(
-        request,
-        this.#work(entry, () => this.#examineInTurn(key, request)),
-        deadline,
-      );
+  #leadOrFollow(key: string, request: MediaRequest, entry: Entry, alone: boolean, deadline: Deadline): Promise<Found> {
+    if (alone) return this.#lead(request, this.#tracked(entry, this.#examineInTurn(key, request)), deadline);
     // The mxc is part of it for encrypted media too: who names other media beside a known hash fails alone.
-    const name = this.#options.keys.flight(key, request.mxc);
-    let own: Promise<Found> | undefined;
-    const flight = this.#flights.join(name, async () => {
-      own = this.#work(entry, () => this.#takeTurn(name, key, request));
-      return findingOf(await own);
-    });
-    return own === undefined ? this.#follow(request, flight.result, deadline) : this.#lead(request, own, deadline);
+    const { serverName, mediaId } = request.mxc;
+    const flight = this.#flights.join(`${key} ${serverName}/${mediaId}`, () => this.#tracked(entry, this.#takeTurn(key, request)));
+    return flight.led ? this.#lead(request, flight.result, deadline) : this.#follow(request, flight.result, deadline);
   }
 
   async #lead(request: MediaRequest, own: Promise<Found>, deadline: Deadline): Promise<Found> {
@@ -175,10 +170,10 @@ export class Pipeline {
     }
   }
 
-  async #follow(request: MediaRequest, result: Promise<Finding>, deadline: Deadline): Promise<Found> {
+  async #follow(request: MediaRequest, result: Promise<Found>, deadline: Deadline): Promise<Found> {
     request.journal.via = "other_request";
     try {
-      const { source, decision } = await waitFor(result, deadline.signal);
+      const { source, decision } = findingOf(await waitFor(result, deadline.signal));
       // What was made for the leader says nothing of the original, so there is nothing to share, and nothing to wait for again.
       return decision.outcome === "sanitised" ? { alone: true } : { known: { source, decision } };
     } catch (error) {
@@ -196,28 +191,30 @@ export class Pipeline {
    * Scans, unless another instance scans the same source: then what it found counts. Who waits for that holds nothing but its place; and who waits for
    * a slot keeps nobody from it who has one.
    */
-  async #takeTurn(name: string, key: string, request: MediaRequest): Promise<Found> {
-    const { sharing, admission } = this.#options;
+  async #takeTurn(key: string, request: MediaRequest): Promise<Found> {
+    const { sharing, admission, keys } = this.#options;
+    // Whoever reads the store can read the name.
+    const name = sharing.alone ? "" : `source:${keys.flight(key, request.mxc)}`;
     const known = (): Promise<SharedFinding | undefined> => this.panel.recall.source(key);
     for (;;) {
-      const turn = await sharing.lead(`source:${name}`, known, this.#stop.signal);
+      const turn = await sharing.lead(name, known, this.#stop.signal);
       if ("known" in turn) return turn;
       using free = admission.scans.tryAcquire();
       if (free !== undefined) return await this.#examineUnder(turn.lease, key, request);
-      await turn.lease[Symbol.asyncDispose]();
+      await turn.lease?.[Symbol.asyncDispose]();
       using _slot = await this.#slot();
-      const again = await sharing.tryLead(`source:${name}`, known);
+      const again = await sharing.tryLead(name, known);
       if (again === "taken") continue;
       return "known" in again ? again : await this.#examineUnder(again.lease, key, request);
     }
   }
 
-  async #examineUnder(lease: AsyncDisposable, key: string, request: MediaRequest): Promise<Found> {
+  async #examineUnder(lease: AsyncDisposable | undefined, key: string, request: MediaRequest): Promise<Found> {
     try {
       return await this.#examine(key, request);
     } finally {
-      // Nobody here waits for that.
-      void this.#tracked(lease[Symbol.asyncDispose]());
+      // Nobody here waits for that, but a shutdown does.
+      if (lease !== undefined) this.#awaited(lease[Symbol.asyncDispose]());
     }
   }
 
@@ -237,20 +234,21 @@ export class Pipeline {
     return await admission.scans.acquire(time.signal);
   }
 
-  /** Work that goes on without its client, which keeps its place for as long. */
-  async #work<T>(entry: Entry, work: () => Promise<T>): Promise<T> {
-    using _place = entry.share();
-    return await this.#tracked(work());
+  /** The same work, which goes on without its client, and keeps its place for as long. */
+  #tracked<T>(entry: Entry, work: Promise<T>): Promise<T> {
+    const place = entry.share();
+    this.#awaited(work, () => place[Symbol.dispose]());
+    return work;
   }
 
-  /** The same work; a shutdown waits for it. */
-  async #tracked<T>(work: PromiseLike<T>): Promise<T> {
+  /** A shutdown waits for this work. */
+  #awaited(work: PromiseLike<unknown>, then?: () => void): void {
     this.#running.add(work);
-    try {
-      return await work;
-    } finally {
+    const over = (): void => {
       this.#running.delete(work);
-    }
+      then?.();
+    };
+    work.then(over, over);
   }
 
   /** The answer to whoever led the scan: its own download is what was scanned. */
@@ -297,6 +295,10 @@ function findingOf({ known, examined }: Pick<Found, "known" | "examined">): Find
   const finding = known ?? examined?.finding;
   if (finding === undefined) throw new GatewayError("internal", { detail: "nothing was found out" });
   return finding;
+}
+
+function stillScanning(): GatewayError {
+  return new GatewayError("still_scanning");
 }
 
 function waitedTooLong(): GatewayError {

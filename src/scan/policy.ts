@@ -86,6 +86,9 @@ export class Policy {
   readonly identities: readonly Identity[];
   /** Resolves once it is known which verdicts of before still count. */
   readonly settled: Promise<unknown>;
+  #isSettled = false;
+  /** The scope of what holds for everybody. */
+  readonly #everybody: string;
   readonly #scanners: readonly Scanner[];
   readonly #options: PolicyOptions;
   readonly #lists: string;
@@ -102,7 +105,7 @@ export class Policy {
     this.#scanners = required;
     this.advisers = scanners.filter((scanner) => !scanner.required);
     this.identities = required.flatMap((scanner) => scanner.identities);
-    this.settled = Promise.all(required.map((scanner) => scanner.settled));
+    this.settled = Promise.all(required.map((scanner) => scanner.settled)).then(() => (this.#isSettled = true));
     this.#options = options;
     this.deliversReplacements = options.onModified === "deliver";
     this.#scanned = (scanner, outcome, milliseconds) => events.scanned(scanner, outcome, milliseconds);
@@ -110,6 +113,7 @@ export class Policy {
     this.#blocked = new Set(options.blockedTypes);
     this.#lists = JSON.stringify([options.allowedTypes?.toSorted() ?? null, options.blockedTypes.toSorted()]);
     this.fingerprint = JSON.stringify([required.map((scanner) => [scanner.name, scanner.policy]), this.#lists]);
+    this.#everybody = JSON.stringify([this.fingerprint, ""]);
     this.needsType = this.#allowed !== undefined || this.#blocked.size > 0 || required.some((scanner) => scanner.needsType);
   }
 
@@ -125,9 +129,20 @@ export class Policy {
     return { outcome: "clean", stamps: Object.fromEntries(stamps) };
   }
 
+  /** `settled` has resolved. */
+  get isSettled(): boolean {
+    return this.#isSettled;
+  }
+
   /** For whom a verdict made on behalf of this asker holds; part of its key. Empty: for everybody. */
   audience(context: ScanContext | undefined): string {
     return audienceOf(this.identities, context);
+  }
+
+  /** The policy, and for whom its verdicts hold that were made on behalf of this asker. */
+  scope(context: ScanContext | undefined): string {
+    const audience = this.audience(context);
+    return audience === "" ? this.#everybody : JSON.stringify([this.fingerprint, audience]);
   }
 
   /** The refusal of a type that the lists keep out. */

@@ -1,9 +1,10 @@
 /** What scanners send in the media's stead: written to spools, looked at, and handed on or thrown away. */
 import { GatewayError } from "../errors.ts";
-import { type DetectedType, isAllowed, PREFIX_SIZE, type TypeDetector } from "../media/mime.ts";
+import { type DetectedType, isAllowed, type TypeDetector } from "../media/mime.ts";
 import type { Spool } from "../media/spool.ts";
 import { waitFor } from "./deadline.ts";
 import type { Decision, Place, Policy, Replaced } from "./policy.ts";
+import { prefixOf } from "./prefix.ts";
 import type { Replacement, ScanContext } from "./scanner.ts";
 
 /** A replacement that may be handed on, by its own size and type. */
@@ -64,7 +65,7 @@ export class Replacements implements AsyncDisposable {
     const replacement = [...this.#open].find((one) => one === replaced.replacement);
     if (replacement === undefined || !replacement.ended || replacement.size === 0) return { outcome: "modified", why, scanner };
     await this.#giveBack(replacement);
-    const type = await waitFor(types.detect(await prefixOf(replacement)), signal);
+    const type = await waitFor(types.detect(await prefixOf(replacement.open())), signal);
     if (policy.refuseType(type) !== undefined) {
       return { outcome: "modified", why: `${why}; ${type.mime}, which is in its stead, is not allowed`, scanner };
     }
@@ -190,17 +191,6 @@ class SpooledReplacement implements Replacement {
     this.#onClose();
     await this.#spool.close();
   }
-}
-
-async function prefixOf(replacement: SpooledReplacement): Promise<Buffer> {
-  const head: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of replacement.open()) {
-    head.push(chunk.subarray(0, PREFIX_SIZE - size));
-    size += chunk.length;
-    if (size >= PREFIX_SIZE) break;
-  }
-  return Buffer.concat(head);
 }
 
 function tooLate(): GatewayError {

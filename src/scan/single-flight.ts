@@ -20,9 +20,10 @@ export class SingleFlight<T> {
   join(key: string, work: () => Promise<T>): Flight<T> {
     const running = this.#flights.get(key);
     if (running !== undefined) return { led: false, result: running };
-    const result = work().finally(() => this.#flights.delete(key));
-    // Nobody may be listening any more when it fails: everyone's wait can be over before the work is.
-    result.catch(() => undefined);
+    const result = work();
+    const over = (): void => void this.#flights.delete(key);
+    // The first to hear of it, and of a failure perhaps the only one: everyone's wait can be over before the work is.
+    result.then(over, over);
     this.#flights.set(key, result);
     return { led: true, result };
   }

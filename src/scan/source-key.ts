@@ -1,3 +1,4 @@
+import type { MediaVariant } from "../media/source.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
 import type { Policy } from "./policy.ts";
 import type { MediaRequest } from "./request.ts";
@@ -7,8 +8,14 @@ export function sourceKey(
   { mxc, variant, attachment, context }: Pick<MediaRequest, "mxc" | "variant" | "attachment" | "context">,
   { keys, policy }: { readonly keys: VerdictKeys; readonly policy: Policy },
 ): string {
-  const audience = JSON.stringify([policy.fingerprint, policy.audience(context)]);
-  if (attachment !== undefined) return keys.encryptedSource(attachment, audience);
-  const parameters = variant.kind === "download" ? [] : [variant.width, variant.height, variant.method, variant.animated ?? ""];
-  return keys.plainSource(mxc, [variant.kind, ...parameters.map(String)], audience);
+  const scope = policy.scope(context);
+  if (attachment !== undefined) return keys.encryptedSource(attachment, scope);
+  return keys.plainSource(mxc, partsOf(variant), scope);
+}
+
+const DOWNLOAD = ["download"] as const;
+
+function partsOf(variant: MediaVariant): readonly string[] {
+  if (variant.kind === "download") return DOWNLOAD;
+  return [variant.kind, ...[variant.width, variant.height, variant.method, variant.animated ?? ""].map(String)];
 }

@@ -1,5 +1,5 @@
 /** Names under which verdicts are kept: who reads them, without the secret, learns neither what was seen nor where it came from. */
-import { createHmac } from "node:crypto";
+import { type KeyObject, createHmac, createSecretKey } from "node:crypto";
 
 /** A shorter secret could be found by trying. */
 export const MIN_SECRET_BYTES = 16;
@@ -7,16 +7,26 @@ export const MIN_SECRET_BYTES = 16;
 /**
  * HMAC-SHA-256 over a purpose and parts. Each is preceded by its length, so no two lists of parts, and no two purposes, are the same message.
  */
-export function keyedDigest(secret: Buffer, purpose: string, parts: readonly (string | Buffer)[]): Buffer {
-  const pieces: Buffer[] = [];
-  for (const part of [purpose, ...parts]) {
-    const bytes = typeof part === "string" ? Buffer.from(part) : part;
-    const length = Buffer.alloc(4);
-    length.writeUInt32BE(bytes.length);
-    pieces.push(length, bytes);
-  }
-  return createHmac("sha256", secret).update(Buffer.concat(pieces)).digest();
+export function keyedDigest(secret: Buffer | KeyObject, purpose: string, parts: readonly (string | Buffer)[]): Buffer {
+  return createHmac("sha256", secret)
+    .update(messageOf([purpose, ...parts]))
+    .digest();
 }
+
+function messageOf(parts: readonly (string | Buffer)[]): Buffer {
+  const message = Buffer.allocUnsafe(parts.reduce((sum, part) => sum + LENGTH + Buffer.byteLength(part), 0));
+  let at = 0;
+  for (const part of parts) {
+    const from = at + LENGTH;
+    const length = typeof part === "string" ? message.write(part, from) : part.copy(message, from);
+    message.writeUInt32BE(length, at);
+    at = from + length;
+  }
+  return message;
+}
+
+/** Bytes of the length before each part. */
+const LENGTH = 4;
 
 /** @throws RangeError when the secret is too short to keep anything secret. */
 export function assertSecret(secret: Buffer): void {
@@ -28,12 +38,13 @@ export function assertSecret(secret: Buffer): void {
  * alone have keys of their own; the empty one is everybody.
  */
 export class VerdictKeys {
-  readonly #secret: Buffer;
+  /** Made once: a key that comes as bytes is copied and checked each time. */
+  readonly #secret: KeyObject;
 
   /** @throws RangeError when the secret has less than `MIN_SECRET_BYTES`. */
   constructor(secret: Buffer) {
     assertSecret(secret);
-    this.#secret = secret;
+    this.#secret = createSecretKey(secret);
   }
 
   /** Plain media as it was asked for; `variant` says which of its forms (download, or a thumbnail and its parameters). */

@@ -40,8 +40,11 @@ export interface HeldVerdict {
   checkedAt: number;
 }
 
-/** Sources are kept without their verdict: each content has one verdict here, whatever source it was learned from. */
-type HeldSource = Omit<SourceRecord, "verdict">;
+/**
+ * Sources are kept without their verdict: each content has one verdict here, whatever source it was learned from. Digests are kept in a string, a character
+ * for a byte: a buffer for each would be four times as large, and keep what it is a view of.
+ */
+type HeldSource = Omit<SourceRecord, "verdict" | "pieces"> & { readonly pieces: string };
 
 export class MemoryVerdictStore implements VerdictStore {
   readonly #ttl: Lifetimes;
@@ -67,7 +70,7 @@ export class MemoryVerdictStore implements VerdictStore {
 
   source(key: string): Promise<SourceRecord | undefined> {
     const source = this.#sources.get(key);
-    return Promise.resolve(source && withVerdict(source, this.#verdicts.get(source.content)?.kept));
+    return Promise.resolve(source && this.#recordOf(source));
   }
 
   rememberSource(key: string, record: SourceRecord): Promise<void> {
@@ -84,9 +87,8 @@ export class MemoryVerdictStore implements VerdictStore {
     const { verdict, ...source } = record;
     const known = this.#sources.get(key);
     if (known === undefined) this.#rememberSource(key, source, Math.min(until, this.#now() + sourceLifetime(this.#ttl)));
-    const { content } = known ?? source;
     if (verdict !== undefined) this.adoptVerdict(source.content, verdict, -Infinity);
-    return withVerdict(known ?? source, this.#verdicts.get(content)?.kept);
+    return known === undefined ? withVerdict(source, this.#verdicts.get(source.content)?.kept) : this.#recordOf(known);
   }
 
   forgetSource(key: string): Promise<void> {
@@ -139,11 +141,12 @@ export class MemoryVerdictStore implements VerdictStore {
     return Promise.resolve();
   }
 
-  #rememberSource(key: string, { content, digest, size, pieces }: HeldSource, until: number): void {
-    // A copy that keeps nothing larger alive: the caller's pieces may be a view.
-    const own = Buffer.allocUnsafeSlow(pieces.length);
-    pieces.copy(own);
-    remember(this.#sources, key, { content, digest, size, pieces: own }, until - this.#now());
+  #recordOf({ content, digest, size, pieces }: HeldSource): SourceRecord {
+    return withVerdict({ content, digest, size, pieces: Buffer.from(pieces, "latin1") }, this.#verdicts.get(content)?.kept);
+  }
+
+  #rememberSource(key: string, { content, digest, size, pieces }: SourceRecord, until: number): void {
+    remember(this.#sources, key, { content, digest, size, pieces: pieces.toString("latin1") }, until - this.#now());
   }
 
   #rememberVerdict(key: string, { record, expiresAt }: KeptVerdict, checkedAt: number): KeptVerdict | undefined {

@@ -1,10 +1,12 @@
 /** One instance at a time does what all of them would: the others wait for what comes of it. */
 import type { Records } from "./records.ts";
 
-/** What somebody else has found out, or the right to find out. Whoever gets a lease must dispose of it. */
-export type Turn<T> = { readonly known: T } | { readonly lease: AsyncDisposable };
+/** What somebody else has found out, or the right to find out. Whoever gets a lease must dispose of it; there is none where nobody else could have it. */
+export type Turn<T> = { readonly known: T } | { readonly lease: AsyncDisposable | undefined };
 
 export interface Sharing {
+  /** There is no other instance: names don't matter, and nobody sees them. */
+  readonly alone: boolean;
   /**
    * Waits while another instance is at it. When that one has ended, whatever came of it, or has died, the next one's turn comes, unless it is known
    * by then. A store that can't be asked gives the right to everybody: that spares no work, but nothing waits for it.
@@ -16,19 +18,21 @@ export interface Sharing {
   tryLead<T>(name: string, known: () => Promise<T | undefined>): Promise<Turn<T> | "taken">;
 }
 
-const NO_LEASE: AsyncDisposable = { async [Symbol.asyncDispose]() {} };
-
 /** There is no other instance. */
 export class LocalSharing implements Sharing {
-  async lead<T>(_name: string, known: () => Promise<T | undefined>): Promise<Turn<T>> {
-    return this.tryLead(_name, known);
+  readonly alone = true;
+
+  lead<T>(name: string, known: () => Promise<T | undefined>): Promise<Turn<T>> {
+    return this.tryLead(name, known);
   }
 
   async tryLead<T>(_name: string, known: () => Promise<T | undefined>): Promise<Turn<T>> {
     const found = await known();
-    return found === undefined ? { lease: NO_LEASE } : { known: found };
+    return found === undefined ? UNLEASED : { known: found };
   }
 }
+
+const UNLEASED = { lease: undefined } as const;
 
 export interface LeaseSharingOptions {
   /** Closed by whoever opened it. */
@@ -51,6 +55,7 @@ const RELEASED = "released";
 
 /** By leases. Whoever can read the records can read the names. */
 export class LeaseSharing implements Sharing, Disposable {
+  readonly alone = false;
   readonly #records: LeaseSharingOptions["records"];
   readonly #patience: number;
   readonly #waiting = new Map<string, Set<Waiting>>();
@@ -74,7 +79,7 @@ export class LeaseSharing implements Sharing, Disposable {
         signal.throwIfAborted();
         const turn = await this.tryLead(name, known);
         if (turn !== "taken") return turn;
-        if (performance.now() - since > this.#patience) return { lease: NO_LEASE };
+        if (performance.now() - since > this.#patience) return UNLEASED;
         await waiting.next(signal);
       }
     } finally {
