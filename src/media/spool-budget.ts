@@ -104,6 +104,13 @@ export class SpoolBudget {
     return promise;
   }
 
+  /** Room in memory alone, if it can be had without anybody waiting longer for it. */
+  tryReserve(capacity: number): Reservation | undefined {
+    const { inMemory, memory } = this.#options;
+    if (this.#closed || this.#line.size > 0 || capacity > Math.min(inMemory, memory - this.#memory)) return undefined;
+    return this.#take(capacity, 0);
+  }
+
   /** Refuses all who wait, and all who come. */
   close(): void {
     this.#closed = true;
@@ -124,12 +131,12 @@ export class SpoolBudget {
       const small = capacity <= this.#options.inMemory;
       if (small && capacity <= freeMemory) {
         freeMemory -= capacity;
-        this.#admit(waiter, capacity, 0);
+        waiter.admit(this.#take(capacity, 0));
       } else if (capacity <= freeDisk) {
         const memory = !small && this.#options.inMemory <= freeMemory ? this.#options.inMemory : 0;
         freeMemory -= memory;
         freeDisk -= capacity;
-        this.#admit(waiter, memory, capacity);
+        waiter.admit(this.#take(memory, capacity));
       } else {
         freeDisk = -1;
         if (small) freeMemory = -1;
@@ -137,15 +144,13 @@ export class SpoolBudget {
     }
   }
 
-  #admit(waiter: Waiter, memory: number, disk: number): void {
+  #take(memory: number, disk: number): Reservation {
     this.#memory += memory;
     this.#disk += disk;
-    waiter.admit(
-      new Reservation(memory, disk, (freedMemory, freedDisk) => {
-        this.#memory -= freedMemory;
-        this.#disk -= freedDisk;
-        this.#serve();
-      }),
-    );
+    return new Reservation(memory, disk, (freedMemory, freedDisk) => {
+      this.#memory -= freedMemory;
+      this.#disk -= freedDisk;
+      if (this.#line.size > 0) this.#serve();
+    });
   }
 }

@@ -64,8 +64,7 @@ export class SpoolPool implements AsyncDisposable {
       // Without memory it lives on disk from the start: a disk that fails is better known now than at the first byte.
       const file =
         reservation.memory < Math.min(capacity, this.#options.inMemory) ? await SpoolFile.open(this.#options.directory) : undefined;
-      const spool = new PooledSpool(capacity, reservation, file, this.#options.directory, (closed) => this.#open.delete(closed));
-      this.#open.add(spool);
+      const spool = this.#made(capacity, reservation, file);
       if (!this.#closed && !signal.aborted) return spool;
       await spool.close();
       throw this.#closed ? new GatewayError("shutting_down") : signal.reason;
@@ -73,6 +72,12 @@ export class SpoolPool implements AsyncDisposable {
       reservation.shrinkTo(0, 0);
       throw error;
     }
+  }
+
+  /** The same without waiting, where memory suffices and there is enough of it, and nobody is in line; else undefined. */
+  tryCreate(capacity: number): Spool | undefined {
+    const reservation = this.#budget.tryReserve(capacity);
+    return reservation && this.#made(capacity, reservation, undefined);
   }
 
   /** Bytes that are set aside in memory and on disk, and how many wait for room. */
@@ -85,6 +90,12 @@ export class SpoolPool implements AsyncDisposable {
     this.#closed = true;
     this.#budget.close();
     await Promise.all([...this.#open].map((spool) => spool.close()));
+  }
+
+  #made(capacity: number, reservation: Reservation, file: SpoolFile | undefined): PooledSpool {
+    const spool = new PooledSpool(capacity, reservation, file, this.#options.directory, (closed) => this.#open.delete(closed));
+    this.#open.add(spool);
+    return spool;
   }
 }
 

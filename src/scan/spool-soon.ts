@@ -12,6 +12,8 @@ const SPOOL_WAIT = 10_000;
  * @throws GatewayError `no_room`; the signal's reason.
  */
 export async function spoolSoon(spools: SpoolPool, capacity: number, signal: AbortSignal, advisers: Advisers): Promise<Spool> {
+  const now = spools.tryCreate(capacity);
+  if (now !== undefined) return now;
   using time = new Deadline(SPOOL_WAIT, () => new GatewayError("no_room", { detail: "slow readers hold the spool" }), signal);
   const spool = spools.create(capacity, time.signal);
   if (spools.usage().waiting > 0) advisers.giveWay();

@@ -328,6 +328,32 @@ describe("the line for room", () => {
     await expect.poll(() => order.toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3]);
   });
 
+  it("gives room at once where memory suffices, and nobody is in line", async () => {
+    const pool = poolOf({ memory: 2 * MIB, disk: 4 * MIB });
+    const bytes = randomBytes(MIB);
+    const first = pool.tryCreate(MIB);
+    if (first === undefined) throw new Error("there was room");
+    expect(pool.usage()).toMatchObject({ memory: MIB, disk: 0 });
+    await fill(first, bytes);
+    expect(await contentOf(first)).toEqual(bytes);
+    // Larger than what stays in memory; and more than there is left.
+    expect(pool.tryCreate(MIB + 1)).toBeUndefined();
+    const second = pool.tryCreate(MIB - 1);
+    expect(pool.tryCreate(2)).toBeUndefined();
+    const large = await pool.create(4 * MIB, never);
+    const waiting = pool.create(4 * MIB, never);
+    await second?.close();
+    // Memory is free again, but somebody waits.
+    expect(pool.usage().waiting).toBe(1);
+    expect(pool.tryCreate(1)).toBeUndefined();
+    await large.close();
+    await (await waiting).close();
+    await first.close();
+    expect(pool.tryCreate(1)).toBeDefined();
+    await pool[Symbol.asyncDispose]();
+    expect(pool.tryCreate(1)).toBeUndefined();
+  });
+
   it("refuses at once what can never fit", async () => {
     const pool = poolOf({ memory: 100, disk: 1000, inMemory: 200 });
     await expect(pool.create(1001, never)).rejects.toMatchObject({ code: "no_room" });
