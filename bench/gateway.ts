@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BASE_PATH } from "../src/http/app.ts";
 import { endChild } from "./child.ts";
+import { MAIN } from "./release.ts";
 
 /** A section of the configuration file, or a value in one. */
 export type Setting = string | number | boolean | readonly Setting[] | Settings;
@@ -26,7 +27,6 @@ interface Address {
   readonly port: number;
 }
 
-const MAIN = join(import.meta.dirname, "../src/main.ts");
 /** As bin/ starts it. */
 const NODE_FLAGS = ["--min-semi-space-size=4"];
 /** Milliseconds until it must be ready. */

@@ -4,6 +4,7 @@
  */
 import { BASE_PATH } from "../src/http/app.ts";
 import { USAGE, UsageError, chosen, parseCommandLine } from "./command-line.ts";
+import { build } from "./release.ts";
 import { type GroupReport, isFailure, markdownReport, progressLine, textReport } from "./report.ts";
 import { GROUPS } from "./rows/index.ts";
 import { type Outcome, Runner } from "./run-row.ts";
@@ -28,6 +29,7 @@ async function run(args: readonly string[]): Promise<void> {
     duration: options.seconds * 1000,
     ...(baseUrl === undefined ? {} : { given: { url: baseUrl, ...(pid === undefined ? {} : { pid }) } }),
   });
+  if (baseUrl === undefined) await build();
   const reports: GroupReport[] = [];
   let failed = false;
   for (const group of groups) {

@@ -177,7 +177,7 @@ function stopRequested(log: Logger): Promise<NodeJS.Signals> {
 }
 
 /**
- * Media passes through buffers that live for an instant. A young generation that grows with the load collects them late: `npm run bench:memory`
+ * Media passes through buffers that live for an instant. A young generation that grows with the load collects them late: `npm run bench -- --only large`
  * shows 60 MB more at its peak, and is slower. Where it begins is for who starts Node to say, as bin/ does.
  */
 function keepYoungGenerationSmall(): void {
