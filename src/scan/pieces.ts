@@ -1,86 +1,94 @@
 /** Digests of pieces: made while media arrives for the first time, checked whenever it passes again. */
 import { createHash, type Hash } from "node:crypto";
-import { PIECE_SIZE, type SourceRecord } from "../verdicts/store.ts";
+import { DIGEST_SIZE, HEAD_SIZE, PIECE_SIZE, type SourceRecord } from "../verdicts/store.ts";
 
-/** SHA-256 of all bytes, and of each piece of `PIECE_SIZE` bytes, however they are cut when they come; the first piece costs no pass of its own. */
+/** SHA-256 of all bytes, and of their pieces, however they are cut when they come; the first piece and its head cost no pass of their own. */
 export class PieceHasher {
   readonly #all = createHash("sha256");
   /** Of a piece behind the first one. */
   #hash: Hash | undefined;
-  #filled = 0;
+  #size = 0;
+  #next = HEAD_SIZE;
   readonly #digests: Buffer[] = [];
 
   update(chunk: Buffer): void {
     for (let from = 0; from < chunk.length;) {
-      const part = chunk.subarray(from, from + PIECE_SIZE - this.#filled);
+      const part = chunk.subarray(from, from + this.#next - this.#size);
       this.#all.update(part);
       this.#hash?.update(part);
-      this.#filled += part.length;
+      this.#size += part.length;
       from += part.length;
-      if (this.#filled === PIECE_SIZE) this.#close();
+      if (this.#size === this.#next) this.#close();
     }
   }
 
-  /** The digest of all, and those of the pieces, the last one included; nothing may follow. */
+  /** The digest of all, and those that `SourceRecord.pieces` has; nothing may follow. */
   finish(): { readonly all: Buffer; readonly pieces: Buffer } {
-    if (this.#digests.length === 0) {
+    if (this.#size <= PIECE_SIZE) {
       const all = this.#all.digest();
-      return { all, pieces: this.#filled > 0 ? all : EMPTY };
+      return { all, pieces: this.#size > 0 ? all : EMPTY };
     }
-    if (this.#filled > 0) this.#close();
+    if (this.#size % PIECE_SIZE > 0) this.#close();
     return { all: this.#all.digest(), pieces: Buffer.concat(this.#digests) };
   }
 
   #close(): void {
     this.#digests.push((this.#hash ?? this.#all.copy()).digest());
-    this.#hash = createHash("sha256");
-    this.#filled = 0;
+    if (this.#next >= PIECE_SIZE) this.#hash = createHash("sha256");
+    this.#next = endAfter(this.#next);
   }
 }
 
 const EMPTY = Buffer.alloc(0);
+
+/** Where the next digest is due. */
+function endAfter(end: number): number {
+  return end === HEAD_SIZE ? PIECE_SIZE : end + PIECE_SIZE;
+}
 
 /** The homeserver sent other bytes than those that were scanned. */
 export class ChangedMediaError extends Error {
   override readonly name = "ChangedMediaError";
 }
 
-const DIGEST_SIZE = 32;
-
 /** Compares bytes, as they come, with those that were scanned. */
 export class PieceCheck {
   readonly #record: SourceRecord;
   #hash = createHash("sha256");
-  /** Bytes of the pieces before this one, and of this one. */
-  #before = 0;
-  #filled = 0;
+  #seen = 0;
+  #end: number;
+  #digest = 0;
 
   constructor(record: SourceRecord) {
     this.#record = record;
+    this.#end = record.size > PIECE_SIZE ? HEAD_SIZE : record.size;
   }
 
-  /** Bytes until the piece ends; 0 when there are no more. */
+  /** Bytes until the next digest is due; 0 when there are no more. */
   get room(): number {
-    return Math.min(PIECE_SIZE, this.#record.size - this.#before) - this.#filled;
+    return this.#end - this.#seen;
   }
 
   /**
    * @param part no longer than `room`, unless that is 0
-   * @returns whether a piece ends with it, which then is what was scanned
-   * @throws ChangedMediaError for a piece that differs, and for more bytes than were scanned.
+   * @returns whether all so far is what was scanned
+   * @throws ChangedMediaError for what differs, and for more bytes than were scanned.
    */
   push(part: Buffer): boolean {
     if (this.room === 0) throw new ChangedMediaError("there are more bytes than were scanned");
     this.#hash.update(part);
-    this.#filled += part.length;
+    this.#seen += part.length;
     if (this.room > 0) return false;
-    const at = (this.#before / PIECE_SIZE) * DIGEST_SIZE;
-    if (!this.#hash.digest().equals(this.#record.pieces.subarray(at, at + DIGEST_SIZE))) {
-      throw new ChangedMediaError(`piece ${this.#before / PIECE_SIZE} is not what was scanned`);
+    const { pieces, size } = this.#record;
+    const isHead = this.#end === HEAD_SIZE && size > PIECE_SIZE;
+    const digest = (isHead ? this.#hash.copy() : this.#hash).digest();
+    const at = this.#digest * DIGEST_SIZE;
+    if (!digest.equals(pieces.subarray(at, at + DIGEST_SIZE))) {
+      throw new ChangedMediaError(`the bytes up to ${this.#end} are not what was scanned`);
     }
-    this.#before += this.#filled;
-    this.#filled = 0;
-    if (this.room > 0) this.#hash = createHash("sha256");
+    if (!isHead && this.#end < size) this.#hash = createHash("sha256");
+    this.#digest += 1;
+    this.#end = Math.min(endAfter(this.#end), size);
     return true;
   }
 

@@ -8,7 +8,7 @@
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { z } from "zod";
 import { keyedDigest } from "./keys.ts";
-import { PIECE_SIZE, type SourceRecord, type VerdictRecord } from "./store.ts";
+import { DIGEST_SIZE, type SourceRecord, type VerdictRecord, digestCount } from "./store.ts";
 
 const VERSION = 1;
 const HEAD_LENGTH = 9;
@@ -74,7 +74,7 @@ const sourceSchema = z
     verdict: z.strictObject({ record: verdictSchema, expiresAt: z.int().min(0) }).exactOptional(),
   })
   .transform((record): SourceRecord => ({ ...record, pieces: Buffer.from(record.pieces, "base64") }))
-  .refine((record) => record.pieces.length === 32 * Math.ceil(record.size / PIECE_SIZE));
+  .refine((record) => record.pieces.length === DIGEST_SIZE * digestCount(record.size));
 
 /** A source record as JSON can say it. */
 export function sourceToJson(record: SourceRecord): unknown {

@@ -23,7 +23,10 @@ export interface SourceRecord {
   readonly digest: string;
   /** Bytes as they came. */
   readonly size: number;
-  /** SHA-256 of each piece of `PIECE_SIZE` bytes as they came, the last one shorter; concatenated. */
+  /**
+   * SHA-256 of each piece of `PIECE_SIZE` bytes as they came, the last one shorter; concatenated. Where there are several, that of the first `HEAD_SIZE`
+   * bytes comes before them.
+   */
   readonly pieces: Buffer;
   /** The content's verdict, as far as it is known without asking for it. */
   readonly verdict?: KeptVerdict;
@@ -31,6 +34,14 @@ export interface SourceRecord {
 
 /** Known media is released to a client in pieces of this many bytes, each only after its digest matched. */
 export const PIECE_SIZE = 1024 * 1024;
+/** The beginning of its first piece is released before, so that nobody waits for all of that. */
+export const HEAD_SIZE = 64 * 1024;
+export const DIGEST_SIZE = 32;
+
+/** How many digests `SourceRecord.pieces` has, of media of so many bytes. */
+export function digestCount(size: number): number {
+  return Math.ceil(size / PIECE_SIZE) + (size > PIECE_SIZE ? 1 : 0);
+}
 
 /**
  * Keys are keyed digests (see `keys`), never names or plain hashes. A store that can't answer says "unknown" and

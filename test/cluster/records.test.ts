@@ -198,7 +198,7 @@ describe("what rests on these records", () => {
     const stores = pair().map(({ records }) => new SharedVerdictStore({ records, ttl: { clean: HOUR, infected: HOUR }, maxEntries: 100 }));
     const [one, other] = stores as [SharedVerdictStore, SharedVerdictStore];
     const content = keys.content(randomBytes(32), "policy");
-    const source: SourceRecord = { content, digest: keys.digest(randomBytes(32)), size: 1024 * 1024 + 1, pieces: randomBytes(64) };
+    const source: SourceRecord = { content, digest: keys.digest(randomBytes(32)), size: 1024 * 1024 + 1, pieces: randomBytes(96) };
     const verdict = await one.rememberVerdict(content, clean);
     await one.rememberSource("source", { ...source, ...(verdict === undefined ? {} : { verdict }) });
     // Not kept longer than from when it was made.

@@ -22,7 +22,7 @@ const source: SourceRecord = {
   content: keys.content(randomBytes(32), "p"),
   digest: keys.digest(randomBytes(32)),
   size: 1024 * 1024 + 1,
-  pieces: randomBytes(64),
+  pieces: randomBytes(96),
 };
 
 let server: Server;
