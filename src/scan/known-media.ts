@@ -31,9 +31,6 @@ export interface KnownMediaOptions {
   readonly events: PipelineEvents;
 }
 
-/** Bytes that leave at once, between two looks whether they may. */
-const SLICE = 256 * 1024;
-
 export class KnownMedia {
   readonly #options: KnownMediaOptions;
   readonly #advisers: Advisers;
@@ -240,8 +237,9 @@ async function* chained(first: IteratorResult<Buffer[]>, rest: AsyncGenerator<Bu
   for await (const piece of rest) yield* piece;
 }
 
+/** As large as those that leave while they come: between any two it is looked whether the next may. */
 async function* slices(bytes: Buffer): AsyncGenerator<Buffer> {
-  for (let from = 0; from < bytes.length; from += SLICE) yield bytes.subarray(from, from + SLICE);
+  for (let from = 0; from < bytes.length; from += PIECE_SIZE) yield bytes.subarray(from, from + PIECE_SIZE);
 }
 
 async function* nothing(): AsyncGenerator<Buffer> {}

@@ -113,7 +113,7 @@ describe("content that an operator blocked", () => {
         await using gateway = await startHarness({ pipeline: { streams } });
         const mxc = gateway.put(bytes);
         await gateway.get(`scan/${mxc}`, TOKEN);
-        gateway.homeserver.behaviour = { drip: { bytes: 100_000, pause: 30 } };
+        gateway.homeserver.behaviour = { drip: { bytes: 20_000, pause: 30 } };
         const asked = gateway.homeserver.requests.length;
         const answer = gateway.get(`${path}/${mxc}`, TOKEN);
         await expect.poll(() => gateway.homeserver.requests.length).toBe(asked + 1);
