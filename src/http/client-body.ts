@@ -93,6 +93,8 @@ const LINGER = 10_000;
  * with it. RFC 9112, section 9.6.
  */
 export function lingerAfter({ incoming, outgoing }: Exchange): void {
+  // As a request that announces no body is from the start.
+  if (incoming.readableEnded) return;
   outgoing.once("finish", () => {
     if (incoming.readableEnded || incoming.destroyed) return;
     const { socket } = incoming;

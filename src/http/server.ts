@@ -61,6 +61,8 @@ export async function listen(app: Application, options: ListenOptions): Promise<
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT,
       maxHeaderSize: MAX_HEADER_SIZE,
       noDelay: true,
+      // A request that announces no body is at its end when it comes: nobody has to wait for that, or to see to it.
+      optimizeEmptyRequests: true,
     },
     answer,
   );
