@@ -51,7 +51,7 @@ export class Caller {
       credentials: { authorization, forwarded },
       address,
       client: { address: networkOf(address), token: this.#tokenDigest(authorization) },
-      journal: context.get("journal"),
+      journal: context.env.journal,
     };
   }
 
