@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
 import { type RequestFacts, createLogger, logRequest } from "../../src/observability/log.ts";
 
@@ -52,10 +52,27 @@ describe("the log", () => {
         .child({ [name.toLowerCase()]: "hunter2" })
         .info({ ...secret, deep: { deeper: [{ deepest: secret }] }, bare: Object.assign(Object.create(null) as object, secret) }, "hi");
 
-      expect(text.join("")).toContain("[redacted]");
+      log.info(secret, "alone");
+
+      expect(text).toHaveLength(2);
+      for (const line of text) expect(line).toContain("[redacted]");
       expect(text.join("")).not.toContain("hunter2");
     },
   );
+
+  it("tells the time of each line to the millisecond", () => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { log, lines } = capture();
+    const times = ["2026-03-01T00:00:00.000Z", "2026-03-01T00:00:00.007Z", "2026-03-01T00:00:00.999Z", "2026-03-01T00:00:01.010Z"];
+
+    for (const time of times) {
+      vi.setSystemTime(new Date(time));
+      log.info("tick");
+    }
+
+    expect(lines().map((line) => line["time"])).toEqual(times);
+  });
 
   it("shows a stack only of what nobody foresaw, and then of what went wrong itself", () => {
     const { log, lines } = capture();
