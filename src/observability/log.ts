@@ -38,6 +38,12 @@ const CAUSE_DEPTH = 5;
 /** Peers have a say in messages; a line stays a line. */
 const LONGEST_TEXT = 1000;
 
+/**
+ * Lines wait for others, as a write costs more than a line: until there are so many bytes, or for so many milliseconds. No write is longer than what a pipe
+ * of several processes takes in one piece (PIPE_BUF). A process that is killed takes with it what waited; however else it ends, pino writes that.
+ */
+const GATHERED = { minLength: 3072, maxWrite: 4096, periodicFlush: 100 };
+
 /** One JSON object a line: `level` by name, `time` in ISO 8601, `msg`, and errors under `err`. */
 export function createLogger({ level, stream }: LogOptions): Logger {
   return pino(
@@ -50,8 +56,7 @@ export function createLogger({ level, stream }: LogOptions): Logger {
       redact: { paths: [...SECRET_NAMES].map((name) => `["${name}"]`), censor: REDACTED },
       serializers: { err: (error: unknown) => describeError(error) },
     },
-    // Lines that come while others are written go together; pino writes what is left when the process ends.
-    stream ?? pino.destination({ dest: 1, sync: false }),
+    stream ?? pino.destination({ dest: 1, sync: false, ...GATHERED }),
   );
 }
 

@@ -1,3 +1,7 @@
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
+import type { Readable } from "node:stream";
+import { text } from "node:stream/consumers";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
 import { type RequestFacts, createLogger, logRequest } from "../../src/observability/log.ts";
@@ -113,6 +117,32 @@ describe("the log", () => {
 
     expect(text).toHaveLength(2);
     expect(text.join("").length).toBeLessThan(20_000);
+  });
+});
+
+describe("standard output", () => {
+  const LOG = new URL("../../src/observability/log.ts", import.meta.url).href;
+
+  /** A process that writes two lines, and then does this. */
+  function writer(then: string): ChildProcessByStdio<null, Readable, null> {
+    const code = `import { createLogger } from ${JSON.stringify(LOG)}; const log = createLogger({ level: "info" }); log.info("one"); log.info("two"); ${then}`;
+    const child = spawn(process.execPath, ["--input-type=module", "-e", code], { stdio: ["ignore", "pipe", "inherit"] });
+    onTestFinished(() => void child.kill("SIGKILL"));
+    return child;
+  }
+
+  it.each([
+    ["comes to its end", ""],
+    ["exits", "process.exit(0);"],
+    ["fails", "process.on('uncaughtException', () => process.exit(0)); throw new Error('x');"],
+  ])("has every line of a process that %s", async (_how, then) => {
+    const lines = (await text(writer(then).stdout)).trim().split("\n");
+    expect(lines.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual(["one", "two"]);
+  });
+
+  it("has a line soon, though no other comes", async () => {
+    const [bytes] = (await once(writer("setInterval(() => undefined, 60_000);").stdout, "data")) as [Buffer];
+    expect(bytes.toString()).toContain("one");
   });
 });
 
