@@ -73,6 +73,6 @@ export function clientSignal(outgoing: ServerResponse): AbortSignal {
   };
   // It may have gone while its request was read.
   if (outgoing.destroyed || outgoing.closed) end();
-  else outgoing.once("close", end);
+  else outgoing.on("close", end);
   return controller.signal;
 }
