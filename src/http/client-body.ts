@@ -98,14 +98,15 @@ const LINGER = 10_000;
  * with it. RFC 9112, section 9.6.
  */
 export function lingerAfter({ incoming, outgoing }: Exchange): void {
-  // As a request that announces no body is from the start.
+  // So it is from the start when no body was announced.
   if (incoming.readableEnded) return;
   outgoing.once("finish", () => {
-    if (incoming.complete || incoming.destroyed) return;
+    if (incoming.readableEnded || incoming.destroyed) return;
+    incoming.resume();
+    if (incoming.complete) return;
     const { socket } = incoming;
     const timer = setTimeout(() => socket.destroySoon(), LINGER).unref();
     const over = (): void => clearTimeout(timer);
     incoming.once("end", over).once("close", over).on("error", ignore);
-    incoming.resume();
   });
 }
