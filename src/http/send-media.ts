@@ -48,7 +48,7 @@ export async function sendMedia(
       end(outgoing);
       await reader.next(hasFinished);
     }
-    return { sent, complete: outgoing.writableFinished };
+    return { sent, complete: hasFinished(outgoing) };
   } catch (error) {
     outgoing.destroy();
     return { sent, complete: false, error };
@@ -64,9 +64,10 @@ function hasDrained(outgoing: ServerResponse): boolean {
   return !outgoing.writableNeedDrain;
 }
 
-/** Also at once, before the event, when the system took all bytes at once. */
+/** Whether the system has all of it: most often at once, and before the event. */
 function hasFinished(outgoing: ServerResponse): boolean {
-  return outgoing.writableFinished;
+  const { writableFinished, writableEnded, writableLength, destroyed } = outgoing;
+  return writableFinished || (writableEnded && writableLength === 0 && !destroyed);
 }
 
 /**
