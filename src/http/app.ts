@@ -3,12 +3,12 @@ import { Hono } from "hono";
 import { routePath } from "hono/route";
 import { GatewayError } from "../errors.ts";
 import type { RequestReport } from "../observability/reports.ts";
-import { COMMON_HEADERS } from "./common-headers.ts";
 import { clientMediaRoutes, type TransparentOptions } from "./client-media-routes.ts";
-import type { HttpEnv } from "./env.ts";
+import { type HttpEnv, type RequestInHand, takeInHand } from "./env.ts";
 import { errorAnswer } from "./errors.ts";
 import { type MediaRoutesOptions, mediaRoutes } from "./media-routes.ts";
 import { type FileChecker, scanFileRoute } from "./scan-file-route.ts";
+import { send } from "./send.ts";
 import type { Application } from "./server.ts";
 import { type Uploader, uploadRoutes } from "./upload-routes.ts";
 
@@ -37,27 +37,10 @@ export const BASE_PATH = "/_matrix/media_proxy/unstable";
  */
 export function createApp(options: AppOptions): Application {
   const app = new Hono<HttpEnv>();
-  app.use(async (context, next) => {
-    const started = performance.now();
-    context.set("journal", {});
-    context.set("errorForm", "scanner");
-    for (const [name, value] of COMMON) context.env.outgoing.setHeader(name, value);
-    await next();
-    const delivery = context.get("delivery");
-    options.report({
-      method: context.req.method,
-      route: routePath(context, -1),
-      status: context.get("status") ?? context.res.status,
-      error: context.get("failure"),
-      mxc: context.get("mxc"),
-      journal: context.get("journal"),
-      durationMs: performance.now() - started,
-      sent: delivery?.sent ?? 0,
-      complete: delivery?.complete ?? true,
-      deliveryError: delivery?.error,
-    });
+  app.options("*", (context) => {
+    context.env.route = routePath(context, -1);
+    return send(context, 200, {});
   });
-  app.options("*", (context) => context.body(null, 200));
   app.route(BASE_PATH, mediaRoutes(options));
   const { uploads, fileChecks } = options;
   if (fileChecks !== undefined) app.route(BASE_PATH, scanFileRoute({ ...options, fileChecks }));
@@ -66,12 +49,36 @@ export function createApp(options: AppOptions): Application {
   app.notFound((context) => errorAnswer(context, new GatewayError("unrecognized_route")));
   app.onError((thrown, context) => errorAnswer(context, thrown));
   return {
-    fetch: (request, env) => app.fetch(request, env),
+    // Around Hono, not as its middleware: what has one handler is then called without being composed anew each time.
+    async fetch(request, bindings) {
+      const started = performance.now();
+      const inHand = takeInHand(bindings);
+      const answer = await app.fetch(request, inHand);
+      options.report(reportOf(request, inHand, performance.now() - started));
+      return answer;
+    },
     refused: (failure) => options.report({ ...UNREADABLE, status: failure.status, error: failure }),
   };
 }
 
-const COMMON = Object.entries(COMMON_HEADERS);
+function reportOf(
+  { method }: Request,
+  { route, status, failure, mxc, journal, delivery }: RequestInHand,
+  durationMs: number,
+): RequestReport {
+  return {
+    method,
+    route,
+    status,
+    error: failure,
+    mxc,
+    journal,
+    durationMs,
+    sent: delivery?.sent ?? 0,
+    complete: delivery?.complete ?? true,
+    deliveryError: delivery?.error,
+  };
+}
 
 /** The report of what never became a request. */
 const UNREADABLE = {

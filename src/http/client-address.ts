@@ -18,7 +18,8 @@ export class ClientAddresses {
   /** The nearest address that is not a trusted proxy's own: what stands left of it in the header, anybody can have written. */
   resolve(peer: string | undefined, forwardedFor: string | undefined): string {
     let address = unmapped(peer ?? "");
-    const hops = (forwardedFor ?? "").split(",").map((hop) => unmapped(hop.trim()));
+    if (forwardedFor === undefined) return address;
+    const hops = forwardedFor.split(",").map((hop) => unmapped(hop.trim()));
     while (this.#isTrusted(address)) {
       const previous = hops.pop();
       if (previous === undefined || isIP(previous) === 0) return address;

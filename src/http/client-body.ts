@@ -1,5 +1,6 @@
 /** Request bodies: asked for when they are wanted, and read at a pace that has an end. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { setImmediate } from "node:timers/promises";
 import { GatewayError } from "../errors.ts";
 
 export interface SenderLimits {
@@ -45,7 +46,11 @@ export async function* bodyOf(
   signal.throwIfAborted();
   // Whoever cuts the connection makes an error that must find somebody.
   incoming.on("error", ignore);
-  if (CONTINUE.test(incoming.headers.expect ?? "") && !outgoing.headersSent) outgoing.writeContinue();
+  const { expect } = incoming.headers;
+  if (expect !== undefined && CONTINUE.test(expect) && !outgoing.headersSent) outgoing.writeContinue();
+  // By then what came with the head is here, which for most JSON is all of it: nobody has to be waited for.
+  await setImmediate();
+  signal.throwIfAborted();
   let allowed = patience;
   for (;;) {
     const chunk = incoming.read() as Buffer | null;
@@ -53,7 +58,7 @@ export async function* bodyOf(
       allowed += (chunk.length / rate) * 1000;
       yield chunk;
       signal.throwIfAborted();
-    } else if (incoming.readableEnded) {
+    } else if (incoming.readableEnded || (incoming.complete && incoming.readableLength === 0)) {
       return;
     } else if (incoming.destroyed) {
       throw new GatewayError("client_gone", { detail: "the body was cut short" });
@@ -93,12 +98,15 @@ const LINGER = 10_000;
  * with it. RFC 9112, section 9.6.
  */
 export function lingerAfter({ incoming, outgoing }: Exchange): void {
+  // So it is from the start when no body was announced.
+  if (incoming.readableEnded) return;
   outgoing.once("finish", () => {
     if (incoming.readableEnded || incoming.destroyed) return;
+    incoming.resume();
+    if (incoming.complete) return;
     const { socket } = incoming;
     const timer = setTimeout(() => socket.destroySoon(), LINGER).unref();
     const over = (): void => clearTimeout(timer);
     incoming.once("end", over).once("close", over).on("error", ignore);
-    incoming.resume();
   });
 }

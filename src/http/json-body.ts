@@ -26,11 +26,14 @@ export async function gather(source: AsyncIterable<Buffer>): Promise<Buffer> {
   return Buffer.concat(chunks, size);
 }
 
+/** Holds nothing from one body to the next. */
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
+
 /** @throws GatewayError `malformed_request` when it is no object in JSON and UTF-8. */
 export function parseJsonObject(bytes: Buffer): Readonly<Record<string, unknown>> {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    value = JSON.parse(UTF8.decode(bytes));
   } catch {
     // Without the cause: its text quotes the body, and with it keys.
     throw new GatewayError("malformed_request", { info: "The request body is not JSON" });

@@ -5,7 +5,7 @@ import type { MediaAnswer, MediaRequest } from "../scan/request.ts";
 import { clientSignal } from "./caller.ts";
 import type { HttpEnv } from "./env.ts";
 import { mediaHeaders } from "./media-headers.ts";
-import { sendJson } from "./send-json.ts";
+import { send, sendJson } from "./send.ts";
 import { sendMedia } from "./send-media.ts";
 
 export interface MediaPipeline {
@@ -26,18 +26,17 @@ export async function answerWith(
   ask: Ask,
   filename?: string,
 ): Promise<Response> {
-  const head = context.req.method === "HEAD";
+  const { env, req } = context;
+  const head = req.method === "HEAD";
   const want = kind === "verdict" ? "verdict" : head ? "head" : "bytes";
-  if (ask.attachment === undefined) context.set("mxc", ask.mxc);
-  const result = await pipeline.serve({ ...ask, want, signal: clientSignal(context.env.outgoing) });
+  if (ask.attachment === undefined) env.mxc = ask.mxc;
+  const result = await pipeline.serve({ ...ask, want, signal: clientSignal(env.outgoing) });
   if (result.kind === "verdict") return sendJson(context, 200, { clean: result.clean, info: result.info });
   try {
     const headers = mediaHeaders(result, filename);
-    if (head) return context.body(null, 200, headers);
-    const { outgoing } = context.env;
-    const sent = await sendMedia(outgoing, headers, result);
-    context.set("status", 200);
-    context.set("delivery", sent);
+    if (head) return send(context, 200, headers);
+    env.status = 200;
+    env.delivery = await sendMedia(env.outgoing, headers, result);
     return RESPONSE_ALREADY_SENT;
   } finally {
     await result.close();

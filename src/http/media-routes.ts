@@ -12,7 +12,7 @@ import type { HttpEnv } from "./env.ts";
 import { readJsonObject } from "./json-body.ts";
 import { answerWith, type MediaPipeline } from "./media-answer.ts";
 import { mount } from "./route.ts";
-import { sendJson } from "./send-json.ts";
+import { sendJson } from "./send.ts";
 import { thumbnailVariant } from "./thumbnail.ts";
 
 export interface MediaRoutesOptions extends CallerOptions {

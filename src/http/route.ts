@@ -1,5 +1,6 @@
 /** Routes of the APIs, each with the one method that it takes. */
 import type { Context, Hono } from "hono";
+import { routePath } from "hono/route";
 import { GatewayError } from "../errors.ts";
 import type { HttpEnv } from "./env.ts";
 
@@ -15,9 +16,13 @@ const ALLOW = { GET: "GET, HEAD, OPTIONS", POST: "POST, OPTIONS", PUT: "PUT, OPT
 /** Puts them into the application, in this order. */
 export function mount(app: Hono<HttpEnv>, routes: readonly Route[]): void {
   for (const { method, path, handle } of routes) {
-    app.on(method, path, handle);
-    app.all(path, () => {
-      throw new GatewayError("method_not_allowed", { allow: ALLOW[method] });
+    // One handler for all methods: Hono calls a single one without the machinery of its middleware.
+    app.all(path, (context) => {
+      const asked = context.req.method;
+      if (asked !== method && !(asked === "HEAD" && method === "GET"))
+        throw new GatewayError("method_not_allowed", { allow: ALLOW[method] });
+      context.env.route = routePath(context);
+      return handle(context);
     });
   }
 }

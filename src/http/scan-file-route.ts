@@ -12,7 +12,7 @@ import type { HttpEnv } from "./env.ts";
 import { parseJsonObject } from "./json-body.ts";
 import { mount } from "./route.ts";
 import { boundsOfFile, readScanForm } from "./scan-form.ts";
-import { sendJson } from "./send-json.ts";
+import { sendJson } from "./send.ts";
 
 export interface FileChecker {
   check(request: FileCheckRequest): Promise<VerdictAnswer>;

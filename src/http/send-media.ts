@@ -1,5 +1,6 @@
 /** Media on its way to the client, through Node's own stream: a web stream would cost a quarter of the speed. */
 import type { ServerResponse } from "node:http";
+import { COMMON_HEADERS } from "./common-headers.ts";
 
 export interface ReaderLimits {
   /** Milliseconds in which a reader has to take a byte. */
@@ -34,56 +35,87 @@ export async function sendMedia(
   const reader = new Reader(outgoing, limits, size);
   try {
     if (reader.gone) return { sent, complete: false };
-    outgoing.writeHead(200, headers);
+    outgoing.writeHead(200, { ...COMMON_HEADERS, ...headers });
     for await (const chunk of body) {
       if (reader.gone) break;
       sent += chunk.length;
-      if (!outgoing.write(chunk)) await reader.next("drain");
+      if (sent > size) throw new RangeError("there is more media than was announced");
+      if (sent === size) end(outgoing, chunk);
+      else if (!outgoing.write(chunk)) await reader.next(hasDrained);
     }
     if (!reader.gone) {
-      outgoing.end();
-      await reader.next("finish");
+      if (sent < size) throw new RangeError("there is less media than was announced");
+      end(outgoing);
+      await reader.next(hasFinished);
     }
-    return { sent, complete: outgoing.writableFinished };
+    return { sent, complete: hasFinished(outgoing) };
   } catch (error) {
     outgoing.destroy();
     return { sent, complete: false, error };
   }
 }
 
-/** The one at the other end. Only the time that it keeps us waiting counts against it, not the homeserver's. */
+/** With the last bytes, so that they are written as one. */
+function end(outgoing: ServerResponse, chunk?: Buffer): void {
+  if (!outgoing.writableEnded) outgoing.end(chunk);
+}
+
+function hasDrained(outgoing: ServerResponse): boolean {
+  return !outgoing.writableNeedDrain;
+}
+
+/** Whether the system has all of it: most often at once, and before the event. */
+function hasFinished(outgoing: ServerResponse): boolean {
+  const { writableFinished, writableEnded, writableLength, destroyed } = outgoing;
+  return writableFinished || (writableEnded && writableLength === 0 && !destroyed);
+}
+
+/**
+ * The one at the other end. Only the time that it keeps us waiting counts against it, not the homeserver's; so until it does, nothing is set up
+ * against it.
+ */
 class Reader {
   readonly #outgoing: ServerResponse;
   readonly #idle: number;
   #patience: number;
+  /** While it is waited for. */
+  #wake: (() => void) | undefined;
+  #watched = false;
 
   constructor(outgoing: ServerResponse, { idle, patience, rate }: ReaderLimits, size: number) {
     this.#outgoing = outgoing;
     this.#idle = idle;
     this.#patience = patience + (size / rate) * 1000;
-    outgoing.on("timeout", () => outgoing.destroy());
   }
 
   get gone(): boolean {
     return this.#outgoing.destroyed || this.#outgoing.closed;
   }
 
-  /** Waits for the event, or for the end of the connection, which comes when the reader is too slow. */
-  async next(event: "drain" | "finish"): Promise<void> {
-    if (this.gone) return;
+  /** Waits for what is to come, or for the end of the connection, which comes when the reader is too slow. */
+  async next(hasCome: (outgoing: ServerResponse) => boolean): Promise<void> {
     const outgoing = this.#outgoing;
+    if (this.gone || hasCome(outgoing)) return;
+    this.#watch();
     const started = performance.now();
     const tooSlow = setTimeout(() => outgoing.destroy(), this.#patience);
-    outgoing.setTimeout(this.#idle);
-    await new Promise<void>((resolve) => {
-      const done = (): void => {
-        outgoing.off(event, done).off("close", done);
-        resolve();
-      };
-      outgoing.on(event, done).on("close", done);
-    });
-    outgoing.setTimeout(0);
+    do await new Promise<void>((resolve) => (this.#wake = resolve));
+    while (!this.gone && !hasCome(outgoing));
+    this.#wake = undefined;
     clearTimeout(tooSlow);
     this.#patience = Math.max(1, this.#patience - (performance.now() - started));
+  }
+
+  /** Once for a body, however often it is waited for. The limit on a byte is the socket's own, which knows how much the system took; Node replaces it at the end of the answer. */
+  #watch(): void {
+    if (this.#watched) return;
+    this.#watched = true;
+    const outgoing = this.#outgoing;
+    const wake = (): void => this.#wake?.();
+    outgoing.on("drain", wake).on("finish", wake).on("close", wake);
+    outgoing.setTimeout(this.#idle, () => {
+      // Else it was the homeserver that nothing came from.
+      if (this.#wake !== undefined) outgoing.destroy();
+    });
   }
 }

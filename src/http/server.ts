@@ -1,7 +1,7 @@
 /** A listener: starts, and ends without cutting off whoever is still being answered. */
 import { type IncomingMessage, type ServerResponse, createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { getRequestListener, RequestError } from "@hono/node-server";
+import { type HttpBindings, getRequestListener, RequestError } from "@hono/node-server";
 import { GatewayError } from "../errors.ts";
 import { lingerAfter } from "./client-body.ts";
 import { COMMON_HEADERS } from "./common-headers.ts";
@@ -31,14 +31,14 @@ const SWEEP_INTERVAL = 50;
 
 /** What a listener hands its requests to. */
 export interface Application {
-  fetch(request: Request, env: object): Response | Promise<Response>;
+  fetch(request: Request, bindings: HttpBindings): Response | Promise<Response>;
   /** Hears of requests that never became one: what came is hardly HTTP, and was answered with this. */
   refused?(failure: GatewayError): void;
 }
 
 /** @throws the system's error when the address can't be had. */
 export async function listen(app: Application, options: ListenOptions): Promise<Listener> {
-  const handler = getRequestListener((request, env) => app.fetch(request, env), {
+  const handler = getRequestListener((request, bindings) => app.fetch(request, bindings as HttpBindings), {
     overrideGlobalObjects: false,
     autoCleanupIncoming: false,
     // Of HTTP/1.0 requests, such as load balancers' probes, that name none.
@@ -61,6 +61,8 @@ export async function listen(app: Application, options: ListenOptions): Promise<
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT,
       maxHeaderSize: MAX_HEADER_SIZE,
       noDelay: true,
+      // A request that announces no body is at its end when it comes: nobody has to wait for that, or to see to it.
+      optimizeEmptyRequests: true,
     },
     answer,
   );

@@ -1,6 +1,6 @@
 /** JSON lines for operators. What is secret is never handed to the log; redaction is the last line of defence, not the first. */
 import { codeOf, GatewayError } from "../errors.ts";
-import { type DestinationStream, type Logger, pino, stdTimeFunctions } from "pino";
+import { type DestinationStream, type Logger, pino } from "pino";
 
 export type { Logger } from "pino";
 
@@ -38,31 +38,60 @@ const CAUSE_DEPTH = 5;
 /** Peers have a say in messages; a line stays a line. */
 const LONGEST_TEXT = 1000;
 
+/**
+ * Lines wait for others, as a write costs more than a line: until there are so many bytes, or for so many milliseconds. No write is longer than what a pipe
+ * of several processes takes in one piece (PIPE_BUF). A process that is killed takes with it what waited; however else it ends, pino writes that.
+ */
+const GATHERED = { minLength: 3072, maxWrite: 4096, periodicFlush: 100 };
+
 /** One JSON object a line: `level` by name, `time` in ISO 8601, `msg`, and errors under `err`. */
 export function createLogger({ level, stream }: LogOptions): Logger {
   return pino(
     {
       level,
       base: null,
-      timestamp: stdTimeFunctions.isoTime,
+      timestamp: timeField(),
       formatters: { level: (label) => ({ level: label }), log: (fields) => redacted(fields) },
       // pino's own redaction, ten times as slow for paths of any depth, is left what a formatter does not see: the fields of child loggers.
       redact: { paths: [...SECRET_NAMES].map((name) => `["${name}"]`), censor: REDACTED },
       serializers: { err: (error: unknown) => describeError(error) },
     },
-    // Lines that come while others are written go together; pino writes what is left when the process ends.
-    stream ?? pino.destination({ dest: 1, sync: false }),
+    stream ?? pino.destination({ dest: 1, sync: false, ...GATHERED }),
   );
 }
 
-/** A copy without what stands under a secret's name, at any depth. */
+/** The time in ISO 8601, as a part of a line. Lines of one second differ in the milliseconds alone, so the rest is written once. */
+function timeField(): () => string {
+  let second = NaN;
+  let begin = "";
+  return () => {
+    const now = Date.now();
+    const current = Math.floor(now / 1000);
+    if (current !== second) {
+      second = current;
+      begin = `,"time":"${new Date(current * 1000).toISOString().slice(0, -"000Z".length)}`;
+    }
+    return `${begin}${String(now % 1000).padStart(3, "0")}Z"`;
+  };
+}
+
+/** What stands under a secret's name is left out, at any depth: of a copy, if there may be such a thing. */
 function redacted(fields: object, depth = 0): Record<string, unknown> {
+  const given = fields as Record<string, unknown>;
+  if (isPlain(given)) return given;
   return Object.fromEntries(
-    Object.entries(fields).map(([name, value]) => [
-      name,
-      SECRET_NAMES.has(name.toLowerCase()) ? REDACTED : redactedValue(value, depth + 1),
-    ]),
+    Object.entries(given).map(([name, value]) => [name, isSecret(name) ? REDACTED : redactedValue(value, depth + 1)]),
   );
+}
+
+/** As the fields of most lines are: no object among them, and no name of a secret. */
+function isPlain(fields: Readonly<Record<string, unknown>>): boolean {
+  for (const name of Object.keys(fields)) if (typeof fields[name] === "object" || isSecret(name)) return false;
+  return true;
+}
+
+function isSecret(name: string): boolean {
+  return SECRET_NAMES.has(name.toLowerCase());
 }
 
 function redactedValue(value: unknown, depth: number): unknown {
@@ -106,24 +135,36 @@ export interface RequestFacts {
 
 /** One line a request. Failures of the gateway and its peers are warnings, and so is a virus; a client's mistakes are not. */
 export function logRequest(log: Logger, facts: RequestFacts): void {
-  const { error, media, threat, duration, downloadMs, scanMs, ...plain } = facts;
-  const level = facts.status >= 500 || facts.verdict === "infected" ? "warn" : "info";
-  log[level](
-    {
-      ...plain,
-      ...(media === undefined ? {} : namesOf(media)),
-      ...(threat === undefined ? {} : { threat: threat.slice(0, LONGEST_TEXT) }),
-      durationMs: Math.round(duration),
-      ...(downloadMs === undefined ? {} : { downloadMs: Math.round(downloadMs) }),
-      ...(scanMs === undefined ? {} : { scanMs: Math.round(scanMs) }),
-      ...(error === undefined ? {} : { err: error }),
-    },
-    "request",
-  );
+  const { method, route, status, outcome, duration, sent, media, size, via, verdict, scanner, threat, mime, downloadMs, scanMs, error } =
+    facts;
+  const named = media?.encrypted === false ? media : undefined;
+  const level = status >= 500 || verdict === "infected" ? "warn" : "info";
+  // pino leaves out what is undefined.
+  const fields = {
+    size,
+    via,
+    verdict,
+    scanner,
+    mime,
+    method,
+    route,
+    status,
+    outcome,
+    sent,
+    encrypted: media?.encrypted,
+    serverName: named?.serverName,
+    mediaId: named?.mediaId,
+    threat: threat?.slice(0, LONGEST_TEXT),
+    durationMs: Math.round(duration),
+    downloadMs: rounded(downloadMs),
+    scanMs: rounded(scanMs),
+    err: error,
+  };
+  log[level](fields, "request");
 }
 
-function namesOf(media: LoggedMedia): Record<string, unknown> {
-  return media.encrypted ? { encrypted: true } : { encrypted: false, serverName: media.serverName, mediaId: media.mediaId };
+function rounded(milliseconds: number | undefined): number | undefined {
+  return milliseconds === undefined ? undefined : Math.round(milliseconds);
 }
 
 /**

@@ -183,7 +183,16 @@ function namesOf({ attachment, mxc }: Commission): Record<string, unknown> {
   return mxc === undefined ? { uploaded: true } : { encrypted: false, ...mxc };
 }
 
+/** By pattern; of these there are a few dozen. */
+const ROUTE_NAMES = new Map<string, MetricRoute>();
+
 function routeName(pattern: string): MetricRoute {
+  let name = ROUTE_NAMES.get(pattern);
+  if (name === undefined) ROUTE_NAMES.set(pattern, (name = nameFor(pattern)));
+  return name;
+}
+
+function nameFor(pattern: string): MetricRoute {
   const scanner = SCANNER_PATH.exec(pattern)?.[1];
   const clientServer = CLIENT_SERVER_PATH.exec(pattern)?.[1];
   const isUpload = clientServer === "upload" || clientServer === "create";
@@ -192,6 +201,6 @@ function routeName(pattern: string): MetricRoute {
 }
 
 function mediaOf(route: MetricRoute, mxc: RequestReport["mxc"]): Parameters<typeof logRequest>[1]["media"] {
-  if (mxc !== undefined) return { encrypted: false, ...mxc };
+  if (mxc !== undefined) return { encrypted: false, serverName: mxc.serverName, mediaId: mxc.mediaId };
   return route.endsWith("_encrypted") ? { encrypted: true } : undefined;
 }

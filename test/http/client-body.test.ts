@@ -153,4 +153,20 @@ describe("an answer that comes before the body has", () => {
     // The next request on the connection is read as one.
     expect(socket.destroyed).toBe(false);
   });
+
+  it.each([
+    ["came whole", 60_000],
+    ["did not", 600_000],
+  ])("and half of a body that %s leave the connection to the next request", async (_what, size) => {
+    const { socket, received } = await exchange(async (incoming, outgoing) => {
+      lingerAfter({ incoming, outgoing });
+      await bodyOf({ incoming, outgoing }, pace()).next();
+      outgoing.end("answered");
+    });
+    const request = `${HEAD}Content-Length: ${size}\r\n\r\n${"x".repeat(size)}`;
+    socket.write(request);
+    await expect.poll(() => received().split("answered").length - 1).toBe(1);
+    socket.write(request);
+    await expect.poll(() => received().split("answered").length - 1).toBe(2);
+  });
 });

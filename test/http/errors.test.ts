@@ -2,23 +2,19 @@
 import { Hono } from "hono";
 import { describe, expect, it } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
-import type { HttpEnv } from "../../src/http/env.ts";
+import { type HttpEnv, takeInHand } from "../../src/http/env.ts";
 import { errorAnswer, inStandardForm } from "../../src/http/errors.ts";
 import { listen } from "../../src/http/server.ts";
 
 /** The answer to a request that fails so, on a route of either API. */
 async function answers(error: Error) {
   const app = new Hono<HttpEnv>();
-  app.use(async (context, next) => {
-    context.set("errorForm", "scanner");
-    await next();
-  });
   app.use("/_matrix/media/*", inStandardForm);
   app.get("*", () => {
     throw error;
   });
   app.onError((thrown, context) => errorAnswer(context, thrown));
-  const listener = await listen({ fetch: (request, env) => app.fetch(request, env) }, { host: "127.0.0.1", port: 0 });
+  const listener = await listen({ fetch: (request, bindings) => app.fetch(request, takeInHand(bindings)) }, { host: "127.0.0.1", port: 0 });
   const of = async (path: string) => {
     const response = await fetch(`http://127.0.0.1:${listener.address.port}${path}`);
     return { status: response.status, retryAfter: response.headers.get("retry-after"), body: await response.json() };
@@ -76,7 +72,10 @@ describe("an error", () => {
       throw new GatewayError("infected");
     });
     app.onError((thrown, context) => errorAnswer(context, thrown));
-    const listener = await listen({ fetch: (request, env) => app.fetch(request, env) }, { host: "127.0.0.1", port: 0 });
+    const listener = await listen(
+      { fetch: (request, bindings) => app.fetch(request, takeInHand(bindings)) },
+      { host: "127.0.0.1", port: 0 },
+    );
     const came: string[] = [];
     try {
       const response = await fetch(`http://127.0.0.1:${listener.address.port}/`);

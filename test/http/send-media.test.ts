@@ -1,19 +1,22 @@
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { type ServerResponse, createServer } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { type Delivery, sendMedia } from "../../src/http/send-media.ts";
 
 const PIECE = Buffer.alloc(1 << 20);
 
-/** Media without an end, sent to whoever connects. */
+/** Media, without an end unless a size is given, sent to whoever connects. */
 async function serve(
-  body: () => AsyncIterable<Buffer>,
+  body: (outgoing: ServerResponse) => AsyncIterable<Buffer>,
   idle: number,
   patience = 60_000,
+  size = Number.MAX_SAFE_INTEGER,
 ): Promise<{ port: number; delivery: Promise<Delivery> }> {
   const { promise: delivery, resolve } = Promise.withResolvers<Delivery>();
-  const server = createServer((_, outgoing) => resolve(sendMedia(outgoing, {}, { body: body(), size: 0 }, { idle, patience, rate: 1 })));
+  const server = createServer((_, outgoing) =>
+    resolve(sendMedia(outgoing, {}, { body: body(outgoing), size }, { idle, patience, rate: Infinity })),
+  );
   onTestFinished(() => {
     server.closeAllConnections();
     server.close();
@@ -33,6 +36,10 @@ async function ask(port: number): Promise<ReturnType<typeof connect>> {
 
 async function* pieces(): AsyncGenerator<Buffer> {
   for (;;) yield PIECE;
+}
+
+async function* texts(...pieces: readonly string[]): AsyncGenerator<Buffer> {
+  for (const piece of pieces) yield Buffer.from(piece);
 }
 
 async function* failing(): AsyncGenerator<Buffer> {
@@ -92,5 +99,36 @@ describe("media on its way", () => {
     // The last chunk of a complete body.
     expect(received).not.toContain("\r\n0\r\n");
     expect(await delivery).toMatchObject({ complete: false, error: new Error("what went wrong") });
+  });
+
+  it.each([
+    ["longer", 4],
+    ["shorter", 6],
+  ])("media that is %s than was announced cuts the connection", async (_how, size) => {
+    const { port, delivery } = await serve(() => texts("med", "ia"), 60_000, 60_000, size);
+    const socket = await ask(port);
+    let received = "";
+    socket.on("data", (chunk) => (received += chunk.toString("latin1"))).on("error", () => undefined);
+    await once(socket, "close");
+    expect(received).not.toContain("\r\n0\r\n");
+    expect(await delivery).toMatchObject({ complete: false, error: expect.any(RangeError) });
+  });
+
+  it("a socket that stood still while nothing came to be sent is no fault of the reader's", async () => {
+    async function* slow(outgoing: ServerResponse): AsyncGenerator<Buffer> {
+      yield PIECE;
+      // As Node does after the time that the first piece set.
+      outgoing.socket?.emit("timeout");
+      yield PIECE;
+    }
+    const { port, delivery } = await serve(slow, 60_000, 60_000, 2 * PIECE.length);
+    (await ask(port)).resume();
+    expect(await delivery).toEqual({ sent: 2 * PIECE.length, complete: true });
+  });
+
+  it("empty pieces around the last bytes do no harm", async () => {
+    const { port, delivery } = await serve(() => texts("", "media", "", ""), 60_000, 60_000, 5);
+    (await ask(port)).resume();
+    expect(await delivery).toEqual({ sent: 5, complete: true });
   });
 });

@@ -1,4 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
+import type { Readable } from "node:stream";
+import { text } from "node:stream/consumers";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { GatewayError } from "../../src/errors.ts";
 import { type RequestFacts, createLogger, logRequest } from "../../src/observability/log.ts";
 
@@ -52,10 +56,27 @@ describe("the log", () => {
         .child({ [name.toLowerCase()]: "hunter2" })
         .info({ ...secret, deep: { deeper: [{ deepest: secret }] }, bare: Object.assign(Object.create(null) as object, secret) }, "hi");
 
-      expect(text.join("")).toContain("[redacted]");
+      log.info(secret, "alone");
+
+      expect(text).toHaveLength(2);
+      for (const line of text) expect(line).toContain("[redacted]");
       expect(text.join("")).not.toContain("hunter2");
     },
   );
+
+  it("tells the time of each line to the millisecond", () => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { log, lines } = capture();
+    const times = ["2026-03-01T00:00:00.000Z", "2026-03-01T00:00:00.007Z", "2026-03-01T00:00:00.999Z", "2026-03-01T00:00:01.010Z"];
+
+    for (const time of times) {
+      vi.setSystemTime(new Date(time));
+      log.info("tick");
+    }
+
+    expect(lines().map((line) => line["time"])).toEqual(times);
+  });
 
   it("shows a stack only of what nobody foresaw, and then of what went wrong itself", () => {
     const { log, lines } = capture();
@@ -96,6 +117,32 @@ describe("the log", () => {
 
     expect(text).toHaveLength(2);
     expect(text.join("").length).toBeLessThan(20_000);
+  });
+});
+
+describe("standard output", () => {
+  const LOG = new URL("../../src/observability/log.ts", import.meta.url).href;
+
+  /** A process that writes two lines, and then does this. */
+  function writer(then: string): ChildProcessByStdio<null, Readable, null> {
+    const code = `import { createLogger } from ${JSON.stringify(LOG)}; const log = createLogger({ level: "info" }); log.info("one"); log.info("two"); ${then}`;
+    const child = spawn(process.execPath, ["--input-type=module", "-e", code], { stdio: ["ignore", "pipe", "inherit"] });
+    onTestFinished(() => void child.kill("SIGKILL"));
+    return child;
+  }
+
+  it.each([
+    ["comes to its end", ""],
+    ["exits", "process.exit(0);"],
+    ["fails", "process.on('uncaughtException', () => process.exit(0)); throw new Error('x');"],
+  ])("has every line of a process that %s", async (_how, then) => {
+    const lines = (await text(writer(then).stdout)).trim().split("\n");
+    expect(lines.map((line) => (JSON.parse(line) as { msg: string }).msg)).toEqual(["one", "two"]);
+  });
+
+  it("has a line soon, though no other comes", async () => {
+    const [bytes] = (await once(writer("setInterval(() => undefined, 60_000);").stdout, "data")) as [Buffer];
+    expect(bytes.toString()).toContain("one");
   });
 });
 
