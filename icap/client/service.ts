@@ -1,6 +1,6 @@
 import { IcapError } from "../errors.ts";
 import { type Profile, readingOf } from "../profiles.ts";
-import { type AnswerFacts, type Reading, type Verdict, judge, satisfaction } from "../verdict.ts";
+import { type AnswerFacts, type HeadFacts, type Reading, type Verdict, conclude, readHeads, satisfaction } from "../verdict.ts";
 import type { Answer } from "./answer.ts";
 import { beginsWith } from "./echo.ts";
 import { type ExchangeRequest, StaleConnection, exchange } from "./exchange.ts";
@@ -84,12 +84,16 @@ export class IcapService implements AsyncDisposable {
       if (isTag !== undefined) this.#options.sawTag(isTag);
       const told = { isTag: isTag ?? info.isTag, icapStatus: answer.status };
       // What the heads say against the file stands, whatever becomes of the rest.
-      const heads = this.#verdict(message, { ...answer, sent: "part" }, "different");
-      if (heads.outcome === "infected" || heads.outcome === "unscannable") {
-        return { ...told, verdict: heads, replacement: undefined, ...this.#page(answer, heads) };
+      const facts = this.#headFacts(message, answer);
+      const heads = readHeads(facts, this.#reading);
+      if (heads.verdict?.outcome === "infected" || heads.verdict?.outcome === "unscannable") {
+        const verdict = this.#scrubbed(heads.verdict);
+        return { ...told, verdict, replacement: undefined, ...this.#page(answer, verdict) };
       }
       if (broken !== undefined) throw broken;
-      const verdict = this.#verdict(message, answer, await bodyBeside(answer, request));
+      const body = await bodyBeside(answer, request);
+      const whole = { ...facts, body, sent: answer.sent, trustsPreview: this.#settings.preview === "trusted" };
+      const verdict = this.#scrubbed(conclude(whole, this.#reading, heads));
       return { ...told, verdict, replacement: await this.#replacement(answer, verdict, request) };
     } catch (error) {
       throw this.#reasonFor(error, request.signal);
@@ -181,10 +185,10 @@ export class IcapService implements AsyncDisposable {
     return { page: { contentType: repeats ? undefined : contentType } };
   }
 
-  #verdict({ httpTarget }: ScanMessage, answer: Answer, body: AnswerFacts["body"]): Verdict {
-    const { method, preview } = this.#settings;
+  #headFacts({ httpTarget }: ScanMessage, answer: Answer): HeadFacts {
+    const { method } = this.#settings;
     const { httpRequest } = answer;
-    const facts = {
+    return {
       method,
       icapStatus: answer.status,
       icapHeaders: answer.headers,
@@ -192,12 +196,8 @@ export class IcapService implements AsyncDisposable {
       request:
         method === "RESPMOD" || httpRequest === undefined ? "none" : isRequestFor(httpTarget, httpRequest.startLine) ? "same" : "other",
       requestHeaders: httpRequest?.headers,
-      body,
-      sent: answer.sent,
-      trustsPreview: preview === "trusted",
       sentHttpStatus: SENT_HTTP_STATUS,
-    } as const;
-    return this.#scrubbed(judge(facts, this.#reading));
+    };
   }
 
   #scrubbed(verdict: Verdict): Verdict {
@@ -220,9 +220,9 @@ export class IcapService implements AsyncDisposable {
  * The returned body beside the one sent. Only a body that may be the same is worth another pass over the file; most servers send none.
  * @throws whatever the body throws; the signal's reason.
  */
-async function bodyBeside({ body, returned }: Answer, request: IcapScanRequest): Promise<AnswerFacts["body"]> {
+function bodyBeside({ body, returned }: Answer, request: IcapScanRequest): AnswerFacts["body"] | Promise<AnswerFacts["body"]> {
   if (body === "none") return "none";
   if (body === "nothing") return "identical";
   if (returned === undefined || returned.size !== request.size) return "different";
-  return (await beginsWith(request.body(), returned.size, returned.sha256, request.signal)) ? "identical" : "different";
+  return beginsWith(request.body(), returned.size, returned.sha256, request.signal).then((same) => (same ? "identical" : "different"));
 }
