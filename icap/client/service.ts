@@ -2,17 +2,17 @@ import { IcapError } from "../errors.ts";
 import { type Profile, readingOf } from "../profiles.ts";
 import { type AnswerFacts, type HeadFacts, type Reading, type Verdict, conclude, readHeads, satisfaction } from "../verdict.ts";
 import type { Answer } from "./answer.ts";
+import { limitOf } from "./deadline.ts";
 import { beginsWith } from "./echo.ts";
 import { type ExchangeRequest, StaleConnection, exchange } from "./exchange.ts";
 import { Messages, type ScanMessage, SENT_HTTP_STATUS, isRequestFor } from "./messages.ts";
 import { OptionsCache } from "./options-cache.ts";
-import { ConnectionPool, type Lease } from "./pool.ts";
+import { ConnectionPool, type ConnectionRequest, type Lease } from "./pool.ts";
 import { contentTypeOf, replacementIn } from "./replacement.ts";
 import { readIsTag, readServiceInfo } from "./service-info.ts";
 import { type Settings, settingsFrom } from "./settings.ts";
 import { transferOf } from "./transfer-lists.ts";
 import type { IcapScanRequest, IcapScanResult, IcapServiceOptions, PoolStats, ServiceInfo } from "./types.ts";
-import { within } from "./within.ts";
 
 /**
  * One ICAP service that scans by RESPMOD or REQMOD (RFC 3507). It keeps connections, asks OPTIONS when it has to, and gives a verdict that
@@ -128,28 +128,30 @@ export class IcapService implements AsyncDisposable {
     return { ...info, isTag: isTag && credentials.disguise(isTag), service: service && credentials.scrub(service) };
   }
 
-  /** `limit`: milliseconds from the connection that it gets on. */
-  async #exchange(request: ExchangeRequest, priority: boolean, limit: number, signal: AbortSignal): Promise<Answer> {
+  /** `milliseconds`: from the lease of a connection on. */
+  async #exchange(request: ExchangeRequest, priority: boolean, milliseconds: number, signal: AbortSignal): Promise<Answer> {
     const lease = await this.#pool.lease(priority, signal);
+    const limit = limitOf(milliseconds);
     try {
-      return await within(limit, "the whole answer did not come", signal, async (limited) => {
-        try {
-          return await this.#try(lease, request, false, limited);
-        } catch (error) {
-          if (!(error instanceof StaleConnection)) throw error;
-          return await this.#try(lease, request, true, limited);
-        }
-      });
+      try {
+        return await this.#try(request, lease, { fresh: false, signal, limit });
+      } catch (error) {
+        if (!(error instanceof StaleConnection)) throw error;
+        return await this.#try(request, lease, { fresh: true, signal, limit });
+      }
     } finally {
       lease.release();
     }
   }
 
-  async #try(lease: Lease, request: ExchangeRequest, fresh: boolean, signal: AbortSignal): Promise<Answer> {
-    const connection = await lease.connection({ fresh, signal });
-    const answer = await exchange(connection, request, this.#settings, signal).finally(() => {
+  async #try(request: ExchangeRequest, lease: Lease, wanted: Required<ConnectionRequest>): Promise<Answer> {
+    const connection = await lease.connection(wanted);
+    let answer: Answer;
+    try {
+      answer = await exchange(connection, request, this.#settings, wanted.signal, wanted.limit);
+    } finally {
       if (connection.unasked) this.#pool.distrust();
-    });
+    }
     if (answer.reusable) lease.keep(connection);
     // It was asked while the server was still trusted; nobody knows what it answers.
     if (request.body === undefined || !connection.reused || !this.#pool.distrusts) return answer;
