@@ -72,7 +72,8 @@ export class IcapService implements AsyncDisposable {
    */
   async scan(request: IcapScanRequest): Promise<IcapScanResult> {
     try {
-      const info = await this.options(request.signal);
+      this.#pool.closing.throwIfAborted();
+      const info = await this.#options.get(request.signal);
       const transfer = this.#settings.trustsLists ? transferOf(request.fileName, info.transfer) : "preview";
       const message = this.#messages.scan(request, transfer === "preview" && this.#settings.preview !== "never" ? info.preview : undefined);
       if (transfer === "ignore") {
