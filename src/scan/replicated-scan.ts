@@ -1,5 +1,6 @@
 /** One scan by a service that has replicas: whom to ask, whom instead, and when to ask a second one as well. */
 import { GatewayError } from "../errors.ts";
+import { Linked } from "./deadline.ts";
 import type { Replica, ReplicaAnswer } from "./icap-replica.ts";
 import type { Standing } from "./proof.ts";
 import { Patience } from "./replica-patience.ts";
@@ -27,7 +28,7 @@ interface Tried {
 
 export class ReplicatedScan {
   readonly #options: ReplicatedScanOptions;
-  readonly #tried: Map<Replica, Tried>;
+  readonly #tried = new Map<Replica, Tried>();
   readonly #failures = new Set<string>();
   /** The greatest limit of those that are not proven to scan as much. */
   #beyond: number | undefined;
@@ -37,7 +38,6 @@ export class ReplicatedScan {
 
   constructor(options: ReplicatedScanOptions) {
     this.#options = options;
-    this.#tried = new Map(options.replicas.map((replica) => [replica, { times: 0, under: undefined, failure: undefined }]));
   }
 
   /**
@@ -55,13 +55,17 @@ export class ReplicatedScan {
 
   /** The least busy one that stands, and was not asked under this standing. */
   #next(): Replica | undefined {
-    const [first] = this.#options.replicas.filter((replica) => this.#mayAsk(replica)).toSorted((one, other) => one.load - other.load);
-    return first;
+    let best: Replica | undefined;
+    for (const replica of this.#options.replicas) {
+      if (this.#mayAsk(replica) && (best === undefined || replica.load < best.load)) best = replica;
+    }
+    return best;
   }
 
   #mayAsk(replica: Replica): boolean {
-    const { times, under } = this.#triesOf(replica);
-    return times < TRIES && replica.standing !== undefined && replica.standing !== under;
+    const { standing } = replica;
+    const tried = this.#tried.get(replica);
+    return standing !== undefined && (tried === undefined || (tried.times < TRIES && standing !== tried.under));
   }
 
   /**
@@ -69,10 +73,11 @@ export class ReplicatedScan {
    * scan is ended, and neither reads the subject any more when this settles.
    */
   async #ask(first: Replica): Promise<ScanVerdict | undefined> {
-    const { subject, signal, patience, clock } = this.#options;
+    const { replicas, subject, signal, patience, clock } = this.#options;
     const since = clock();
-    const over = new AbortController();
-    const either = AbortSignal.any([signal, over.signal]);
+    // Where there is nobody else, nobody is quicker.
+    using over = replicas.length > 1 ? new Linked(signal) : undefined;
+    const either = over?.signal ?? signal;
     let verdict: ScanVerdict | undefined;
     let second: Promise<void> | undefined;
     const ask = async (replica: Replica, waiting?: Patience): Promise<void> => {
@@ -81,7 +86,7 @@ export class ReplicatedScan {
       if (verdict !== undefined) return disposeOf(answer.verdict);
       verdict = answer.verdict;
       if (replica !== first) first.outrun(since);
-      over.abort(new Error("another replica was quicker"));
+      if (second !== undefined) over?.abort(new Error("another replica was quicker"));
     };
     const failures: unknown[] = [];
     const settle = async (asked: Promise<void> | undefined): Promise<void> => {
@@ -108,7 +113,8 @@ export class ReplicatedScan {
   }
 
   async #askOne(replica: Replica, waiting: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
-    const tried = this.#triesOf(replica);
+    const tried = this.#tried.get(replica) ?? { times: 0, under: undefined, failure: undefined };
+    this.#tried.set(replica, tried);
     tried.times += 1;
     tried.under = replica.standing;
     const answer = await replica.ask(this.#options.subject, waiting, signal);
@@ -145,7 +151,7 @@ export class ReplicatedScan {
   async #firstRenewed(): Promise<Replica | undefined> {
     const { replicas, signal } = this.#options;
     const needed = replicas.every(({ standing }) => standing === undefined);
-    const left = replicas.filter((replica) => replica.standing === undefined && this.#triesOf(replica).times < TRIES);
+    const left = replicas.filter((replica) => replica.standing === undefined && (this.#tried.get(replica)?.times ?? 0) < TRIES);
     const renewals = left.map(async (replica) => {
       await replica.renew(signal, { needed });
       if (!this.#mayAsk(replica)) throw new Error(replica.problem);
@@ -166,12 +172,6 @@ export class ReplicatedScan {
     if (this.#beyond === undefined) return new GatewayError(this.#unclear ? "unclear_verdict" : "scanner_unavailable", { detail });
     const limit = `${subject.size} bytes, and the service is proven to scan ${this.#beyond}`;
     return new GatewayError("beyond_proof", { detail: detail === "" ? limit : `${limit}; ${detail}` });
-  }
-
-  #triesOf(replica: Replica): Tried {
-    const tried = this.#tried.get(replica);
-    if (tried === undefined) throw new TypeError("not a replica of this service");
-    return tried;
   }
 }
 
