@@ -111,23 +111,23 @@ class Exchange implements ConnectionOwner, SenderLink {
     }
     this.#signal.addEventListener("abort", this.#abort, { once: true });
     this.#connection.due(this.#limit.until);
-    this.#send().catch((error: unknown) => {
-      this.#fail(asError(error));
-    });
+    void this.#send();
   }
 
+  /** Never rejects. */
   async #send(): Promise<void> {
     const { heads, body, size, preview } = this.#request;
-    if (body === undefined) {
-      this.write([heads]);
-    } else {
-      this.#source = body()[Symbol.asyncIterator]();
-      try {
+    try {
+      if (body === undefined) {
+        this.write([heads]);
+      } else {
+        this.#source = body()[Symbol.asyncIterator]();
         await new BodySender(this, heads, size, preview).send(this.#source);
-      } catch (error) {
-        if (!(error instanceof IcapError)) this.#source = undefined;
-        throw error;
       }
+    } catch (error) {
+      // One that failed by itself need not be ended.
+      if (!(error instanceof IcapError)) this.#source = undefined;
+      this.#fail(asError(error));
     }
     if (this.ended) return;
     this.#source = undefined;
@@ -188,7 +188,7 @@ class Exchange implements ConnectionOwner, SenderLink {
       this.#fail(cause);
       return;
     }
-    const { head, end } = this.#reader;
+    const { answer: head, ending: end } = this.#reader;
     // It is complete; only the one who takes the body is not there yet.
     if (end !== undefined) return;
     if (head !== undefined && this.#sent !== "all") {
@@ -219,15 +219,15 @@ class Exchange implements ConnectionOwner, SenderLink {
     let at = 0;
     while (at < bytes.length) {
       if (reader.atStart) this.#sent = this.#sentSoFar();
-      if (reader.end !== undefined) this.#connection.refuse();
+      if (reader.ending !== undefined) this.#connection.refuse();
       at = reader.push(bytes, at);
       if (reader.takeContinue()) this.#continue();
     }
-    if (reader.head === undefined) return;
-    const tooMuch = reader.end === undefined && this.#body.size > this.#maxBody;
-    if (this.#phase === "sending" || tooMuch) this.#succeed(reader.head, false);
-    else if (this.#untaken.length > 0) void this.#handOver(reader.head);
-    else this.#goOn(reader.head);
+    if (reader.answer === undefined) return;
+    const tooMuch = reader.ending === undefined && this.#body.size > this.#maxBody;
+    if (this.#phase === "sending" || tooMuch) this.#succeed(reader.answer, false);
+    else if (this.#untaken.length > 0) void this.#handOver(reader.answer);
+    else this.#goOn(reader.answer);
   }
 
   #sentSoFar(): Answer["sent"] {
@@ -242,7 +242,7 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   /** All that has come is read. */
   #goOn(head: MessageHead<StatusLine>): void {
-    if (this.#reader.end !== undefined) this.#succeed(head, true);
+    if (this.#reader.ending !== undefined) this.#succeed(head, true);
     else this.#begin(this.#rules.timeouts.answer, "nothing more of the answer's body came");
   }
 
@@ -272,7 +272,7 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   #awaitAnswer(): void {
     // After a 100 and before any answer alike; once the head is there, its own deadline stands.
-    if (this.#reader.head === undefined) this.#begin(this.#rules.timeouts.answer, "no answer came");
+    if (this.#reader.answer === undefined) this.#begin(this.#rules.timeouts.answer, "no answer came");
   }
 
   /** It has so many milliseconds from now for this step. */
@@ -308,7 +308,7 @@ class Exchange implements ConnectionOwner, SenderLink {
     const reusable = complete && keepsOpen(head) && this.#connection.flushed;
     const answer = answerOf({
       head,
-      trailer: this.#reader.end?.chunked?.trailer ?? HeaderBlock.empty,
+      trailer: this.#reader.ending?.chunked?.trailer ?? HeaderBlock.empty,
       complete,
       broken,
       sent: this.#sent,

@@ -26,6 +26,18 @@ interface Tried {
   failure: string | undefined;
 }
 
+/** One scan that the first of two may win. */
+interface Race {
+  readonly first: Replica;
+  /** By the clock. */
+  readonly since: number;
+  /** Ends the scan of the one that lost; undefined where there is one replica alone. */
+  readonly over: Linked | undefined;
+  second: Promise<void> | undefined;
+  verdict: ScanVerdict | undefined;
+  readonly failures: unknown[];
+}
+
 export class ReplicatedScan {
   readonly #options: ReplicatedScanOptions;
   readonly #tried = new Map<Replica, Tried>();
@@ -74,50 +86,46 @@ export class ReplicatedScan {
    */
   async #ask(first: Replica): Promise<ScanVerdict | undefined> {
     const { replicas, subject, signal, patience, clock } = this.#options;
-    const since = clock();
     // Where there is nobody else, nobody is quicker.
     using over = replicas.length > 1 ? new Linked(signal) : undefined;
-    const either = over?.signal ?? signal;
-    let verdict: ScanVerdict | undefined;
-    let second: Promise<void> | undefined;
-    const ask = async (replica: Replica, waiting?: Patience): Promise<void> => {
-      const answer = await this.#askOne(replica, waiting, either);
-      if (answer.kind !== "verdict") return;
-      if (verdict !== undefined) return disposeOf(answer.verdict);
-      verdict = answer.verdict;
-      if (replica !== first) first.outrun(since);
-      if (second !== undefined) over?.abort(new Error("another replica was quicker"));
-    };
-    const failures: unknown[] = [];
-    const settle = async (asked: Promise<void> | undefined): Promise<void> => {
-      try {
-        await asked;
-      } catch (error) {
-        failures.push(error);
-      }
-    };
+    const race: Race = { first, since: clock(), over, second: undefined, verdict: undefined, failures: [] };
     {
       using waiting = new Patience(patience(subject.size), () => {
         first.keepsWaiting();
         const other = this.#next();
         if (other?.hasRoom !== true) return false;
-        second = settle(ask(other));
+        race.second = this.#enter(race, other);
         return true;
       });
-      await settle(ask(first, waiting));
+      await this.#enter(race, first, waiting);
     }
-    await second;
-    if (verdict !== undefined) return verdict;
-    for (const failure of failures) throw failure;
+    if (race.second !== undefined) await race.second;
+    if (race.verdict !== undefined) return race.verdict;
+    for (const failure of race.failures) throw failure;
     return undefined;
   }
 
-  async #askOne(replica: Replica, waiting: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
+  /** Never rejects. */
+  async #enter(race: Race, replica: Replica, waiting?: Patience): Promise<void> {
     const tried = this.#tried.get(replica) ?? { times: 0, under: undefined, failure: undefined };
     this.#tried.set(replica, tried);
     tried.times += 1;
     tried.under = replica.standing;
-    const answer = await replica.ask(this.#options.subject, waiting, signal);
+    const { subject, signal } = this.#options;
+    try {
+      const answer = await replica.ask(subject, waiting, race.over?.signal ?? signal);
+      this.#note(replica, tried, answer);
+      if (answer.kind !== "verdict") return;
+      if (race.verdict !== undefined) return await disposeOf(answer.verdict);
+      race.verdict = answer.verdict;
+      if (replica !== race.first) race.first.outrun(race.since);
+      if (race.second !== undefined) race.over?.abort(new Error("another replica was quicker"));
+    } catch (error) {
+      race.failures.push(error);
+    }
+  }
+
+  #note(replica: Replica, tried: Tried, answer: ReplicaAnswer): void {
     switch (answer.kind) {
       case "verdict":
         replica.succeeded();
@@ -136,7 +144,6 @@ export class ReplicatedScan {
       case "unproven":
         this.#failures.add(answer.why);
     }
-    return answer;
   }
 
   /** Bytes that no replica can scan say nothing of any of them: one hostile file would suspend them all. */
