@@ -73,7 +73,8 @@ export class BodySender {
       if (this.#previewLeft !== undefined) this.#previewLeft -= piece.length;
       if (this.#previewLeft === 0) await this.#endPreview(this.#chunk(piece));
       else if (!this.#link.write(this.#chunk(piece))) await this.#link.ready();
-      await this.#giveTurn(piece.length);
+      this.#turn += piece.length;
+      if (this.#turn >= BYTES_A_TURN) await this.#giveTurn();
     }
     return undefined;
   }
@@ -91,9 +92,7 @@ export class BodySender {
     await this.#link.previewed();
   }
 
-  async #giveTurn(bytes: number): Promise<void> {
-    this.#turn += bytes;
-    if (this.#turn < BYTES_A_TURN) return;
+  async #giveTurn(): Promise<void> {
     this.#turn = 0;
     await setImmediate();
   }

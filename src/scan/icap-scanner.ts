@@ -178,9 +178,10 @@ export class IcapScanner implements Scanner {
  * the machine slept): other machines compare it with theirs.
  */
 function wallClock(): () => number {
+  const { timeOrigin } = performance;
   let ahead = 0;
   return () => {
-    const steady = performance.timeOrigin + performance.now();
+    const steady = timeOrigin + performance.now();
     ahead = Math.max(ahead, Date.now() - steady);
     return steady + ahead;
   };

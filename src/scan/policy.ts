@@ -119,7 +119,7 @@ export class Policy {
    * where all that decide here were asked there, in the same way: downloads and uploads may be decided on by more or fewer.
    */
   carriedOver(record: VerdictRecord, from: Policy): VerdictRecord | undefined {
-    if (from.fingerprint === this.fingerprint) return record;
+    if (from === this || from.fingerprint === this.fingerprint) return record;
     const asked = this.#scanners.every((scanner) => from.#scanners.includes(scanner));
     if (record.outcome !== "clean" || !asked || from.#lists !== this.#lists) return undefined;
     const stamps = Object.entries(record.stamps).filter(([name]) => this.#scanners.some((scanner) => scanner.name === name));
