@@ -3,8 +3,12 @@
  * reader by name. A value is harmless only where its row says so; whatever is not understood is a finding.
  */
 
-/** A head's fields; names have any case. `get` gives the first value; a folded value keeps its lines, separated by LF. */
+/**
+ * A head's fields; names have any case, but `names` holds all of them in lower case. `get` gives the first value; a folded value keeps its lines,
+ * separated by LF.
+ */
 export interface HeaderReader {
+  readonly names: readonly string[];
   get(name: string): string | undefined;
   all(name: string): readonly string[];
 }
@@ -76,6 +80,9 @@ const MAX_VALUE = 4096;
 
 /** What these heads say, in the order of the rows. */
 export function readHeaders(rows: readonly HeaderRow[], heads: readonly HeaderReader[]): Finding[] {
+  const telling = namesOf(rows);
+  // Most answers hold none of these fields.
+  if (!heads.some(({ names }) => names.some((name) => telling.has(name)))) return [];
   return rows.flatMap((row) => heads.flatMap((head) => head.all(row.header).flatMap((value) => readValue(row, value.trim()))));
 }
 
@@ -84,6 +91,17 @@ export function readStatus(rows: readonly StatusRow[], protocol: string, status:
   const row = rows.find(({ status: of }) => (typeof of === "number" ? status === of : of[0] <= status && status <= of[1]));
   if (row === undefined) return undefined;
   return { grade: row.says, text: row.why === undefined ? `${protocol} ${status}` : `${protocol} ${status} (${row.why})` };
+}
+
+const NAMES = new WeakMap<readonly HeaderRow[], ReadonlySet<string>>();
+
+/** Of all fields that the rows speak of, in lower case. */
+function namesOf(rows: readonly HeaderRow[]): ReadonlySet<string> {
+  const known = NAMES.get(rows);
+  if (known !== undefined) return known;
+  const names = new Set(rows.map(({ header }) => header.toLowerCase()));
+  NAMES.set(rows, names);
+  return names;
 }
 
 function readValue(row: HeaderRow, value: string): readonly Finding[] {

@@ -36,6 +36,16 @@ export interface AnswerFacts {
   readonly sentHttpStatus: number;
 }
 
+/** What the heads alone can say. */
+export type HeadFacts = Omit<AnswerFacts, "body" | "sent" | "trustsPreview">;
+
+/** What the heads say: against the file, or of why there is no verdict on it; no verdict where they say nothing, which is no proof of anything yet. */
+export interface HeadsRead {
+  readonly verdict: Verdict | undefined;
+  /** The server says of the body that it sends that it is harmless. */
+  readonly sanitised: boolean;
+}
+
 export type Verdict =
   /** `ignored`: not sent, because the service names its extension as one to be ignored, and is trusted in that; no answer is ever that. */
   | { readonly outcome: "clean"; readonly how: "204" | "echo" | "ignored" }
@@ -52,6 +62,8 @@ export type Verdict =
 /** The gravest first. */
 const GRADES: readonly Grade[] = ["named", "unscannable", "blocked", "error", "modified"];
 
+const NOTHING_SAID: HeadsRead = { verdict: undefined, sanitised: false };
+
 const AUTO = readingOf(profileOf("auto"));
 
 /**
@@ -59,16 +71,26 @@ const AUTO = readingOf(profileOf("auto"));
  * Pure; never throws. Texts are at most 200 characters, with control characters escaped.
  */
 export function judge(facts: AnswerFacts, reading: Reading = AUTO): Verdict {
+  return conclude(facts, reading, readHeads(facts, reading));
+}
+
+/** As `judge`, when what the heads of this very answer say is known already. */
+export function conclude(facts: AnswerFacts, reading: Reading, heads: HeadsRead): Verdict {
+  return heads.verdict ?? proof(facts, reading, heads.sanitised);
+}
+
+/** What stands whatever the body is, and whenever the answer came. As `judge`, pure; never throws. */
+export function readHeads(facts: HeadFacts, reading: Reading): HeadsRead {
   const found = [...readHeaders(reading.headers, headsOf(facts)), ...statusFindings(facts, reading)];
+  if (found.length === 0) return NOTHING_SAID;
   // A violation or a virus ID that only repeats the name of what could not be looked into is no infection of its own.
   const containers = new Set(found.filter((one) => one.grade === "unscannable").map((one) => one.text));
   const telling = found.filter((one) => one.grade !== "named" || !containers.has(one.text));
   for (const grade of GRADES) {
     const first = telling.find((one) => one.grade === grade);
-    if (first !== undefined) return verdictOf(first);
+    if (first !== undefined) return { verdict: verdictOf(first), sanitised: false };
   }
-  const sanitised = found.some((one) => one.grade === "sanitised");
-  return proof(facts, reading, sanitised);
+  return { verdict: undefined, sanitised: found.some((one) => one.grade === "sanitised") };
 }
 
 /** The only place where clean is born. */
@@ -110,17 +132,17 @@ export function satisfaction(status: number): string {
   return `HTTP ${statusText(status)} in answer to the request`;
 }
 
-function headsOf({ icapHeaders, http, requestHeaders }: AnswerFacts): readonly HeaderReader[] {
+function headsOf({ icapHeaders, http, requestHeaders }: HeadFacts): readonly HeaderReader[] {
   return [icapHeaders, http?.headers, requestHeaders].filter((head) => head !== undefined);
 }
 
-function statusFindings(facts: AnswerFacts, reading: Reading): readonly Finding[] {
+function statusFindings(facts: HeadFacts, reading: Reading): readonly Finding[] {
   const { icapStatus, http } = facts;
   const icap = icapStatus === 200 || icapStatus === 204 ? undefined : readStatus(reading.icap, "ICAP", icapStatus);
   return [icap, http === undefined ? undefined : responseFinding(facts, http.status, reading)].filter((one) => one !== undefined);
 }
 
-function responseFinding({ method, icapStatus, sentHttpStatus }: AnswerFacts, status: number, reading: Reading): Finding | undefined {
+function responseFinding({ method, icapStatus, sentHttpStatus }: HeadFacts, status: number, reading: Reading): Finding | undefined {
   // Request satisfaction (RFC 3507 section 4.8): what was asked for is answered in its place, by a page of any status.
   if (method === "REQMOD" && icapStatus < 300) return { grade: "blocked", text: satisfaction(status) };
   return status === sentHttpStatus ? undefined : readStatus(reading.http, "HTTP", status);

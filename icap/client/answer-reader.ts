@@ -1,12 +1,14 @@
 import type { ChunkedEnd } from "../codec/chunked.ts";
 import { type StatusLine, parseStatusLine } from "../codec/head.ts";
 import type { IcapLimits } from "../codec/limits.ts";
+import type { HeaderBlock } from "../codec/headers.ts";
 import { MalformedMessage } from "../codec/malformed.ts";
-import { type MessageHead, MessageParser } from "../codec/parser.ts";
+import { type MessageHead, MessageParser, type MessageSink } from "../codec/parser.ts";
 
 /** Reads what a server answers: any 100 first, then one final answer, whose body goes to `onBody`, in views into what was pushed. */
-export class AnswerReader {
+export class AnswerReader implements MessageSink<StatusLine> {
   readonly #parser: MessageParser<StatusLine>;
+  readonly #onBody: (bytes: Buffer) => void;
   #icapHead: MessageHead<StatusLine> | undefined;
   #head: MessageHead<StatusLine> | undefined;
   #end: { readonly chunked: ChunkedEnd | undefined } | undefined;
@@ -14,16 +16,8 @@ export class AnswerReader {
   #heard = false;
 
   constructor(limits: IcapLimits, onBody: (bytes: Buffer) => void) {
-    this.#parser = new MessageParser(parseStatusLine, limits, {
-      icapHead: (start, headers) => {
-        if (start.status >= 200) this.#icapHead = { start, headers, httpRequest: undefined, httpResponse: undefined, body: undefined };
-      },
-      head: (head) => this.#onHead(head),
-      data: onBody,
-      end: (chunked) => {
-        if (this.#head !== undefined) this.#end = { chunked };
-      },
-    });
+    this.#onBody = onBody;
+    this.#parser = new MessageParser(parseStatusLine, limits, this);
   }
 
   /** At least one byte has come. */
@@ -37,7 +31,7 @@ export class AnswerReader {
   }
 
   /** Of the final answer, encapsulated heads included. */
-  get head(): MessageHead<StatusLine> | undefined {
+  get answer(): MessageHead<StatusLine> | undefined {
     return this.#head;
   }
 
@@ -47,7 +41,7 @@ export class AnswerReader {
   }
 
   /** Set once the final answer is complete. */
-  get end(): { readonly chunked: ChunkedEnd | undefined } | undefined {
+  get ending(): { readonly chunked: ChunkedEnd | undefined } | undefined {
     return this.#end;
   }
 
@@ -69,7 +63,21 @@ export class AnswerReader {
     return true;
   }
 
-  #onHead(head: MessageHead<StatusLine>): void {
+  // What the parser finds.
+
+  icapHead(start: StatusLine, headers: HeaderBlock): void {
+    if (start.status >= 200) this.#icapHead = { start, headers, httpRequest: undefined, httpResponse: undefined, body: undefined };
+  }
+
+  data(bytes: Buffer): void {
+    this.#onBody(bytes);
+  }
+
+  end(chunked: ChunkedEnd | undefined): void {
+    if (this.#head !== undefined) this.#end = { chunked };
+  }
+
+  head(head: MessageHead<StatusLine>): void {
     const { status } = head.start;
     if (status >= 200) {
       this.#head = head;

@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import { IcapError } from "../errors.ts";
+import { Deadline } from "./deadline.ts";
 
 /** Who gets a connection's events: the exchange that is on it, or the pool while it is idle. */
 export interface ConnectionOwner {
@@ -11,8 +12,8 @@ export interface ConnectionOwner {
    * after `destroy`.
    */
   gone(cause: Error | undefined): void;
-  /** Nothing came or went for as long as `rest` said. */
-  idled(): void;
+  /** The moment has come that was set by `rest` or `due`. */
+  late(): void;
 }
 
 /** What a write fails with when the peer has closed: the reading then comes to its end. */
@@ -31,6 +32,7 @@ const COPIED = 32 * 1024;
 export class Connection {
   readonly #socket: Socket;
   readonly closed: Promise<void>;
+  readonly #deadline = new Deadline(() => this.#owner?.late());
   #owner: ConnectionOwner | undefined;
   #gone = false;
   #heard = false;
@@ -53,7 +55,6 @@ export class Connection {
       this.#owner?.data(bytes);
     });
     socket.on("drain", () => this.#owner?.drained());
-    socket.on("timeout", () => this.#owner?.idled());
     socket.on("error", (error) => this.#end(error));
     socket.on("end", () => this.#end(undefined));
     socket.on("close", () => this.#end(undefined));
@@ -82,14 +83,19 @@ export class Connection {
   serve(owner: ConnectionOwner): void {
     this.#owner = owner;
     this.#exchanges++;
-    this.#socket.setTimeout(0);
+    this.#deadline.set(Infinity);
     this.#socket.resume();
   }
 
-  /** Kept for later; `owner.idled` is called after `idle` ms. */
+  /** The owner is called by `late` at this moment, which replaces the one that was set; as `performance.now` tells it, Infinity for never. */
+  due(until: number): void {
+    if (!this.#gone) this.#deadline.set(until);
+  }
+
+  /** Kept for later; `owner.late` is called after `idle` ms. */
   rest(owner: ConnectionOwner, idle: number): void {
     this.#owner = owner;
-    this.#socket.setTimeout(idle);
+    this.#deadline.set(performance.now() + idle);
     this.#socket.resume();
   }
 
@@ -119,6 +125,7 @@ export class Connection {
   destroy(): void {
     this.#gone = true;
     this.#owner = undefined;
+    this.#deadline[Symbol.dispose]();
     this.#socket.destroy();
   }
 

@@ -1,29 +1,60 @@
-import { IcapError } from "../errors.ts";
+/** By when something has to be done. */
+export interface Limit {
+  /** How long that was from the start; for the message. */
+  readonly milliseconds: number;
+  /** As `performance.now` tells it; Infinity: never. */
+  readonly until: number;
+}
 
-/** One timer that is set for the step an exchange is at; it fails the exchange, which ends the work. */
+export const NO_LIMIT: Limit = { milliseconds: Infinity, until: Infinity };
+
+/** So many milliseconds from now. */
+export function limitOf(milliseconds: number): Limit {
+  return { milliseconds, until: performance.now() + milliseconds };
+}
+
+/**
+ * A moment that is set anew many times, and hardly ever comes. The timer behind it is left alone when the moment moves away or is given up: it looks when it
+ * fires whether there is anything to be done, and is set again for what is left. It keeps no process alive.
+ */
 export class Deadline {
-  readonly #fail: (error: IcapError) => void;
+  readonly #passed: () => void;
+  #until = Infinity;
   #timer: NodeJS.Timeout | undefined;
+  #firesAt = Infinity;
 
-  constructor(fail: (error: IcapError) => void) {
-    this.#fail = fail;
+  /** `passed` is called once the moment has come. */
+  constructor(passed: () => void) {
+    this.#passed = passed;
   }
 
-  /** From now on, `ms` for `step` (what did not happen, for the message). Replaces what was set. */
-  set(ms: number, step: string): void {
+  /** As `performance.now` tells it; Infinity: never. Replaces what was set. */
+  set(until: number): void {
+    this.#until = until;
+    if (until < this.#firesAt) this.#arm(until - performance.now());
+  }
+
+  [Symbol.dispose](): void {
+    this.#until = Infinity;
+    this.#firesAt = Infinity;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#fail(new IcapError("timeout", `${step} within ${ms} ms`));
-    }, ms);
   }
 
-  /** The step made progress: its time starts again. */
-  extend(): void {
-    this.#timer?.refresh();
-  }
-
-  clear(): void {
+  #arm(milliseconds: number): void {
     clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#firesAt = this.#until;
+    this.#timer = setTimeout(() => this.#look(), Math.max(1, Math.ceil(milliseconds))).unref();
+  }
+
+  #look(): void {
+    this.#firesAt = Infinity;
+    if (this.#until === Infinity) return;
+    const left = this.#until - performance.now();
+    if (left > 0) {
+      this.#arm(left);
+      return;
+    }
+    this.#until = Infinity;
+    this.#passed();
   }
 }

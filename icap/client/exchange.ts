@@ -7,7 +7,7 @@ import { IcapError } from "../errors.ts";
 import { AnswerReader } from "./answer-reader.ts";
 import { type Answer, type SentSection, answerOf, keepsOpen } from "./answer.ts";
 import { type Connection, type ConnectionOwner, asError, isTimeoutNotice, systemCode } from "./connection.ts";
-import { Deadline } from "./deadline.ts";
+import { type Limit, NO_LIMIT } from "./deadline.ts";
 import { ReturnedBody } from "./echo.ts";
 import { BodySender, type SenderLink, endSource } from "./sender.ts";
 import type { IcapTimeouts } from "./types.ts";
@@ -43,19 +43,27 @@ const ANSWER_SLACK = 1024 * 1024;
  * One request and its answer, read while the request is being sent (RFC 3507 section 4). An answer that begins before the last chunk
  * went out is settled by its head alone: a server that has not seen everything can't acquit, so its body proves nothing. What goes wrong
  * behind the ICAP head of a final answer is no exception but makes it `broken`, because that head may say that the file is infected.
- * The connection is destroyed on every failure, and when `reusable` is false.
+ * The connection is destroyed on every failure, and when `reusable` is false. `limit` is for all of it.
  * @throws IcapError `timeout`, `closed_early`, `protocol`, `limit`, `body_size`; whatever the body or `take` throws; the signal's reason.
  */
-export function exchange(connection: Connection, request: ExchangeRequest, rules: ExchangeRules, signal: AbortSignal): Promise<Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  new Exchange(connection, request, rules, signal, { resolve, reject }).start();
-  return promise;
+export function exchange(
+  connection: Connection,
+  request: ExchangeRequest,
+  rules: ExchangeRules,
+  signal: AbortSignal,
+  limit: Limit = NO_LIMIT,
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    new Exchange(connection, request, rules, signal, limit, { resolve, reject }).start();
+  });
 }
 
 interface Outcome {
   resolve(answer: Answer): void;
   reject(error: Error): void;
 }
+
+const NO_STEP: Limit & { readonly what: string } = { ...NO_LIMIT, what: "" };
 
 class Exchange implements ConnectionOwner, SenderLink {
   readonly #connection: Connection;
@@ -65,7 +73,9 @@ class Exchange implements ConnectionOwner, SenderLink {
   readonly #outcome: Outcome;
   readonly #body: ReturnedBody;
   readonly #reader: AnswerReader;
-  readonly #deadline = new Deadline((error) => this.#break(error));
+  readonly #limit: Limit;
+  /** Of the step that it is at, if that has one. */
+  #step: Limit & { readonly what: string } = NO_STEP;
   readonly #maxBody: number;
   #phase: "sending" | "previewed" | "sent" | "ended" = "sending";
   /** The source, as long as it has to be ended when the exchange is. */
@@ -75,15 +85,14 @@ class Exchange implements ConnectionOwner, SenderLink {
   /** What came back and nobody has taken yet: no more than one read, because nothing is read meanwhile. */
   readonly #untaken: Uint8Array[] = [];
   #taking = false;
-  /** The deadline is the one between two reads of the answer's body. */
-  #inBody = false;
   #wrote = false;
 
-  constructor(connection: Connection, request: ExchangeRequest, rules: ExchangeRules, signal: AbortSignal, outcome: Outcome) {
+  constructor(connection: Connection, request: ExchangeRequest, rules: ExchangeRules, signal: AbortSignal, limit: Limit, outcome: Outcome) {
     this.#connection = connection;
     this.#request = request;
     this.#rules = rules;
     this.#signal = signal;
+    this.#limit = limit;
     this.#outcome = outcome;
     this.#body = new ReturnedBody(request.size);
     this.#reader = new AnswerReader(rules.limits, (bytes) => this.#returned(bytes));
@@ -101,23 +110,24 @@ class Exchange implements ConnectionOwner, SenderLink {
       return;
     }
     this.#signal.addEventListener("abort", this.#abort, { once: true });
-    this.#send().catch((error: unknown) => {
-      this.#fail(asError(error));
-    });
+    this.#connection.due(this.#limit.until);
+    void this.#send();
   }
 
+  /** Never rejects. */
   async #send(): Promise<void> {
     const { heads, body, size, preview } = this.#request;
-    if (body === undefined) {
-      this.write([heads]);
-    } else {
-      this.#source = body()[Symbol.asyncIterator]();
-      try {
+    try {
+      if (body === undefined) {
+        this.write([heads]);
+      } else {
+        this.#source = body()[Symbol.asyncIterator]();
         await new BodySender(this, heads, size, preview).send(this.#source);
-      } catch (error) {
-        if (!(error instanceof IcapError)) this.#source = undefined;
-        throw error;
       }
+    } catch (error) {
+      // One that failed by itself need not be ended.
+      if (!(error instanceof IcapError)) this.#source = undefined;
+      this.#fail(asError(error));
     }
     if (this.ended) return;
     this.#source = undefined;
@@ -138,9 +148,9 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   async ready(): Promise<void> {
     if (this.ended) return;
-    this.#deadline.set(this.#rules.timeouts.write, "the server took nothing more");
+    this.#begin(this.#rules.timeouts.write, "the server took nothing more");
     await this.#woken();
-    this.#deadline.clear();
+    this.#endStep();
   }
 
   async previewed(): Promise<void> {
@@ -148,7 +158,7 @@ class Exchange implements ConnectionOwner, SenderLink {
     this.#phase = "previewed";
     this.#awaitAnswer();
     await this.#woken();
-    this.#deadline.clear();
+    this.#endStep();
   }
 
   // What the connection reports.
@@ -178,7 +188,7 @@ class Exchange implements ConnectionOwner, SenderLink {
       this.#fail(cause);
       return;
     }
-    const { head, end } = this.#reader;
+    const { answer: head, ending: end } = this.#reader;
     // It is complete; only the one who takes the body is not there yet.
     if (end !== undefined) return;
     if (head !== undefined && this.#sent !== "all") {
@@ -198,8 +208,10 @@ class Exchange implements ConnectionOwner, SenderLink {
     this.#break(new IcapError("closed_early", `the server closed the connection ${when}${how}`, { cause }));
   }
 
-  idled(): void {
-    // Only a resting connection is watched for idleness; an exchange has its deadline.
+  late(): void {
+    const { what, milliseconds } =
+      this.#step.until < this.#limit.until ? this.#step : { ...this.#limit, what: "the whole answer did not come" };
+    this.#break(new IcapError("timeout", `${what} within ${milliseconds} ms`));
   }
 
   #read(bytes: Buffer): void {
@@ -207,15 +219,15 @@ class Exchange implements ConnectionOwner, SenderLink {
     let at = 0;
     while (at < bytes.length) {
       if (reader.atStart) this.#sent = this.#sentSoFar();
-      if (reader.end !== undefined) this.#connection.refuse();
+      if (reader.ending !== undefined) this.#connection.refuse();
       at = reader.push(bytes, at);
       if (reader.takeContinue()) this.#continue();
     }
-    if (reader.head === undefined) return;
-    const tooMuch = reader.end === undefined && this.#body.size > this.#maxBody;
-    if (this.#phase === "sending" || tooMuch) this.#succeed(reader.head, false);
-    else if (this.#untaken.length > 0) void this.#handOver(reader.head);
-    else this.#goOn(reader.head);
+    if (reader.answer === undefined) return;
+    const tooMuch = reader.ending === undefined && this.#body.size > this.#maxBody;
+    if (this.#phase === "sending" || tooMuch) this.#succeed(reader.answer, false);
+    else if (this.#untaken.length > 0) void this.#handOver(reader.answer);
+    else this.#goOn(reader.answer);
   }
 
   #sentSoFar(): Answer["sent"] {
@@ -230,20 +242,15 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   /** All that has come is read. */
   #goOn(head: MessageHead<StatusLine>): void {
-    if (this.#reader.end !== undefined) this.#succeed(head, true);
-    else if (this.#inBody) this.#deadline.extend();
-    else {
-      this.#inBody = true;
-      this.#deadline.set(this.#rules.timeouts.answer, "nothing more of the answer's body came");
-    }
+    if (this.#reader.ending !== undefined) this.#succeed(head, true);
+    else this.#begin(this.#rules.timeouts.answer, "nothing more of the answer's body came");
   }
 
   /** The server is not read, nor its time counted, until the body so far is taken. */
   async #handOver(head: MessageHead<StatusLine>): Promise<void> {
     if (this.#taking) return;
     this.#taking = true;
-    this.#inBody = false;
-    this.#deadline.clear();
+    this.#endStep();
     this.#connection.pause();
     try {
       for (let next = this.#untaken.shift(); next !== undefined && !this.ended; next = this.#untaken.shift())
@@ -265,7 +272,20 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   #awaitAnswer(): void {
     // After a 100 and before any answer alike; once the head is there, its own deadline stands.
-    if (this.#reader.head === undefined) this.#deadline.set(this.#rules.timeouts.answer, "no answer came");
+    if (this.#reader.answer === undefined) this.#begin(this.#rules.timeouts.answer, "no answer came");
+  }
+
+  /** It has so many milliseconds from now for this step. */
+  #begin(milliseconds: number, what: string): void {
+    if (this.ended) return;
+    this.#step = { milliseconds, until: performance.now() + milliseconds, what };
+    this.#connection.due(Math.min(this.#step.until, this.#limit.until));
+  }
+
+  #endStep(): void {
+    if (this.ended) return;
+    this.#step = NO_STEP;
+    this.#connection.due(this.#limit.until);
   }
 
   #woken(): Promise<void> {
@@ -281,17 +301,14 @@ class Exchange implements ConnectionOwner, SenderLink {
   }
 
   readonly #abort = (): void => {
-    const reason = asError(this.#signal.reason);
-    // The time of the whole scan is one of its limits; any other reason is the caller's own.
-    if (reason instanceof IcapError && reason.code === "timeout") this.#break(reason);
-    else this.#fail(reason);
+    this.#fail(asError(this.#signal.reason));
   };
 
   #succeed(head: MessageHead<StatusLine>, complete: boolean, broken?: Error): void {
     const reusable = complete && keepsOpen(head) && this.#connection.flushed;
     const answer = answerOf({
       head,
-      trailer: this.#reader.end?.chunked?.trailer ?? HeaderBlock.empty,
+      trailer: this.#reader.ending?.chunked?.trailer ?? HeaderBlock.empty,
       complete,
       broken,
       sent: this.#sent,
@@ -325,7 +342,7 @@ class Exchange implements ConnectionOwner, SenderLink {
 
   #finish(): void {
     this.#phase = "ended";
-    this.#deadline.clear();
+    this.#connection.due(Infinity);
     this.#signal.removeEventListener("abort", this.#abort);
     if (this.#source !== undefined) void endSource(this.#source);
     this.#source = undefined;

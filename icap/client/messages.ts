@@ -1,4 +1,4 @@
-import { type HeaderFields, serializeHead, serializeMessage } from "../codec/serialize.ts";
+import { type HeaderFields, encapsulate, serializeFields, serializeLines, serializeMessage } from "../codec/serialize.ts";
 import type { Credentials } from "./credentials.ts";
 import type { ExchangeRequest } from "./exchange.ts";
 import { checkFields } from "./fields.ts";
@@ -11,6 +11,8 @@ export const SENT_HTTP_STATUS = 200;
 const USER_AGENT = "icap-scan/1.0";
 /** Reserved (RFC 2606): the file has no address that a server could go to. */
 const MEDIA_HOST = "media.invalid";
+/** What follows the URI of the encapsulated request, but for fields of its body. */
+const REQUEST = ` HTTP/1.1\r\nHost: ${MEDIA_HOST}\r\n`;
 const CONTENT_TYPE = /^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$/;
 // oxlint-disable-next-line no-control-regex -- these are the very characters that must not be there
 const CONTROL = /[\0-\x1f\x7f]/;
@@ -23,21 +25,26 @@ export interface ScanMessage extends ExchangeRequest {
 
 /** The requests to one service, up to their bodies. */
 export class Messages {
-  readonly #target: Target;
   readonly #method: IcapMethod;
-  readonly #own: HeaderFields;
+  readonly #options: string;
+  /** What every scan's ICAP head begins with. */
+  readonly #scan: string;
 
-  /** @param fields of the operator's own, for every request */
+  /**
+   * @param fields of the operator's own, for every request
+   * @throws TypeError for a field that can't be sent
+   */
   constructor(target: Target, method: IcapMethod, credentials: Credentials | undefined, fields: HeaderFields) {
-    this.#target = target;
     this.#method = method;
     const proof = credentials === undefined ? [] : [credentials.field];
-    this.#own = [["Host", target.authority], ["User-Agent", USER_AGENT], ...proof, ...fields];
+    const own: HeaderFields = [["Host", target.authority], ["User-Agent", USER_AGENT], ...proof, ...fields];
+    this.#options = serializeMessage(`OPTIONS ${target.uri} ICAP/1.0`, own, [], "null-body");
+    this.#scan = serializeLines(`${method} ${target.uri} ICAP/1.0`, [...own, ["Allow", "204"]]);
   }
 
   /** An OPTIONS request (RFC 3507 section 4.10). */
   options(): ExchangeRequest {
-    const heads = serializeMessage(`OPTIONS ${this.#target.uri} ICAP/1.0`, this.#own, [], "null-body");
+    const heads = this.#options;
     return { heads, body: undefined, section: "res-body", size: 0, preview: undefined, take: undefined };
   }
 
@@ -49,30 +56,24 @@ export class Messages {
    */
   scan(request: IcapScanRequest, preview: number | undefined): ScanMessage {
     checkRequest(request);
-    const { size, body, returned } = request;
+    const { size, body, returned, contentType, fileName, fields = [] } = request;
     const previewed = preview === undefined || size === 0 ? undefined : Math.min(preview, size);
-    const fields: HeaderFields = [
-      ...this.#own,
-      ["Allow", "204"],
-      ...(previewed === undefined ? [] : ([["Preview", String(previewed)]] as const)),
-      ...(request.fields ?? []),
-    ];
-    const about: HeaderFields = [
-      ["Content-Type", request.contentType],
-      ["Content-Length", String(size)],
-    ];
-    const section = this.#method === "REQMOD" ? "req-body" : "res-body";
-    const httpTarget = `${this.#method === "REQMOD" ? "POST" : "GET"} http://${MEDIA_HOST}/${encodeURIComponent(request.fileName)}`;
-    const host = ["Host", MEDIA_HOST] as const;
-    const encapsulated =
-      this.#method === "REQMOD"
-        ? ([["req-hdr", serializeHead(`${httpTarget} HTTP/1.1`, [host, ...about])]] as const)
-        : ([
-            ["req-hdr", serializeHead(`${httpTarget} HTTP/1.1`, [host])],
-            ["res-hdr", serializeHead(`HTTP/1.1 ${SENT_HTTP_STATUS} OK`, about)],
-          ] as const);
-    const heads = serializeMessage(`${this.#method} ${this.#target.uri} ICAP/1.0`, fields, encapsulated, section);
-    return { heads, body, section, size, preview: previewed, take: returned, httpTarget };
+    const lines = `${this.#scan}${previewed === undefined ? "" : `Preview: ${previewed}\r\n`}${serializeFields(fields)}`;
+    // What was checked can't break out of these lines.
+    const about = `Content-Type: ${contentType}\r\nContent-Length: ${size}\r\n\r\n`;
+    const uri = `http://${MEDIA_HOST}/${encodeURIComponent(fileName)}`;
+    const common = { body, size, preview: previewed, take: returned };
+    if (this.#method === "REQMOD") {
+      const httpTarget = `POST ${uri}`;
+      const heads = encapsulate(lines, [["req-hdr", `${httpTarget}${REQUEST}${about}`]], "req-body");
+      return { ...common, heads, section: "req-body", httpTarget };
+    }
+    const httpTarget = `GET ${uri}`;
+    const encapsulated = [
+      ["req-hdr", `${httpTarget}${REQUEST}\r\n`],
+      ["res-hdr", `HTTP/1.1 ${SENT_HTTP_STATUS} OK\r\n${about}`],
+    ] as const;
+    return { ...common, heads: encapsulate(lines, encapsulated, "res-body"), section: "res-body", httpTarget };
   }
 }
 

@@ -28,8 +28,11 @@ export class OptionsCache {
     this.#clock = clock;
   }
 
-  /** `fresh`: by a fetch that has not ended yet, whatever is remembered. @throws whatever the fetch throws; the signal's reason. */
-  async get(signal: AbortSignal, fresh = false): Promise<ServiceInfo> {
+  /**
+   * A promise where it has to be fetched. `fresh`: by a fetch that has not ended yet, whatever is remembered.
+   * @throws whatever the fetch throws; the signal's reason.
+   */
+  get(signal: AbortSignal, fresh = false): ServiceInfo | Promise<ServiceInfo> {
     signal.throwIfAborted();
     const now = this.#clock();
     const info = this.#info;

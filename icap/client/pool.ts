@@ -1,10 +1,12 @@
 import type { LookupFunction } from "node:net";
 import { IcapError } from "../errors.ts";
 import { Connection, type ConnectionOwner, asError, isTimeoutNotice } from "./connection.ts";
+import { type Limit, NO_LIMIT } from "./deadline.ts";
 import { type DialRules, dial } from "./dial.ts";
 import type { Target } from "./target.ts";
 import { tlsIdentity } from "./tls-identity.ts";
 import type { IcapTls, PoolStats } from "./types.ts";
+import { within } from "./within.ts";
 
 export interface PoolRules {
   readonly maxConnections: number;
@@ -35,14 +37,49 @@ interface Waiter {
   refuse(error: Error): void;
 }
 
-/**
- * The right to use one connection. `connection` gives the one idle connection that was used last, or a new one; `fresh` a new one in any
- * case. Every connection goes back by `keep`, unless it was destroyed. `release` ends it all; idempotent.
- */
-export interface Lease {
-  connection(options: { readonly fresh: boolean; readonly signal: AbortSignal }): Promise<Connection>;
+export interface ConnectionRequest {
+  /** A new one in any case. */
+  readonly fresh: boolean;
+  readonly signal: AbortSignal;
+  /** For what a new one takes, beside the pool's own limits; none by default. */
+  readonly limit?: Limit;
+}
+
+interface Lender {
+  connection(request: ConnectionRequest): Connection | Promise<Connection>;
   keep(connection: Connection): void;
-  release(): void;
+  returned(priority: boolean): void;
+}
+
+/** The right to use one connection. Every connection goes back by `keep`, unless it was destroyed. */
+export class Lease {
+  readonly #lender: Lender;
+  readonly #priority: boolean;
+  #held = true;
+
+  constructor(lender: Lender, priority: boolean) {
+    this.#lender = lender;
+    this.#priority = priority;
+  }
+
+  /**
+   * The one idle connection that was used last, or a new one.
+   * @throws IcapError `closed`, `connect_failed`, `timeout`; the signal's reason.
+   */
+  connection(request: ConnectionRequest): Connection | Promise<Connection> {
+    return this.#lender.connection(request);
+  }
+
+  keep(connection: Connection): void {
+    this.#lender.keep(connection);
+  }
+
+  /** Ends it all. Idempotent. */
+  release(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    this.#lender.returned(this.#priority);
+  }
 }
 
 /**
@@ -57,14 +94,25 @@ export class ConnectionPool {
   readonly #target: Target;
   readonly #rules: PoolRules;
   readonly #dialRules: DialRules;
-  /** Every connection that is open. */
-  readonly #open = new Set<Connection>();
+  /** Every connection that is open, and who has it while it is idle. */
+  readonly #open = new Map<Connection, ConnectionOwner>();
   /** Used last, taken first: the others grow old and are closed. */
   readonly #idle: Connection[] = [];
   readonly #line: { readonly priority: Waiter[]; readonly ordinary: Waiter[] } = { priority: [], ordinary: [] };
   readonly #busy = { priority: 0, ordinary: 0 };
   readonly #closing = new AbortController();
   readonly #link: PoolLink;
+  readonly #lender: Lender = {
+    connection: (request) => {
+      this.#closing.signal.throwIfAborted();
+      return (request.fresh ? undefined : this.#idle.pop()) ?? this.#connect(request);
+    },
+    keep: (connection) => this.#keep(connection),
+    returned: (priority) => {
+      this.#busy[priority ? "priority" : "ordinary"]--;
+      this.#admit();
+    },
+  };
   #dialing = 0;
   #limit: number;
   #distrustedUntil = Number.NEGATIVE_INFINITY;
@@ -120,35 +168,27 @@ export class ConnectionPool {
     this.#admit();
   }
 
-  /** @throws IcapError `closed`, `busy` (never for priority callers); the signal's reason. */
-  async lease(priority: boolean, signal: AbortSignal): Promise<Lease> {
+  /** A promise for those that have to wait. @throws IcapError `closed`, `busy` (never for priority callers); the signal's reason. */
+  lease(priority: boolean, signal: AbortSignal): Lease | Promise<Lease> {
     signal.throwIfAborted();
     this.#closing.signal.throwIfAborted();
     const kind = priority ? "priority" : "ordinary";
-    if (this.#line[kind].length === 0 && this.#hasRoom(priority)) this.#busy[kind]++;
-    else if (!priority && this.#line.ordinary.length >= this.#rules.maxWaiting) throw this.#lineIsFull();
-    else await this.#wait(priority, signal);
-    let held = true;
-    return {
-      connection: (options) => this.#connection(options),
-      keep: (connection) => this.#keep(connection),
-      release: () => {
-        if (!held) return;
-        held = false;
-        this.#busy[kind]--;
-        this.#admit();
-      },
-    };
+    if (this.#line[kind].length === 0 && this.#hasRoom(priority)) {
+      this.#busy[kind]++;
+      return new Lease(this.#lender, priority);
+    }
+    if (!priority && this.#line.ordinary.length >= this.#rules.maxWaiting) throw this.#lineIsFull();
+    return this.#wait(priority, signal);
   }
 
   /** Destroys all connections and refuses all callers. Resolves when every socket is closed. */
   async close(): Promise<void> {
-    const closed = [...this.#open].map((connection) => connection.closed);
+    const closed = [...this.#open.keys()].map((connection) => connection.closed);
     const error = new IcapError("closed", "the ICAP service was closed");
     this.#closing.abort(error);
     for (const waiter of [...this.#line.priority, ...this.#line.ordinary]) waiter.refuse(error);
     this.#idle.length = 0;
-    for (const connection of this.#open) connection.fail(error);
+    for (const connection of this.#open.keys()) connection.fail(error);
     await Promise.all(closed);
   }
 
@@ -172,7 +212,7 @@ export class ConnectionPool {
     }
   }
 
-  #wait(priority: boolean, signal: AbortSignal): Promise<void> {
+  #wait(priority: boolean, signal: AbortSignal): Promise<Lease> {
     const line = this.#line[priority ? "priority" : "ordinary"];
     return new Promise((resolve, reject) => {
       const leave = (): void => {
@@ -183,7 +223,7 @@ export class ConnectionPool {
         priority,
         enter: () => {
           leave();
-          resolve();
+          resolve(new Lease(this.#lender, priority));
         },
         refuse: (error) => {
           leave();
@@ -196,16 +236,15 @@ export class ConnectionPool {
     });
   }
 
-  async #connection({ fresh, signal }: { readonly fresh: boolean; readonly signal: AbortSignal }): Promise<Connection> {
-    this.#closing.signal.throwIfAborted();
-    const kept = fresh ? undefined : this.#idle.pop();
-    if (kept !== undefined) return kept;
+  async #connect({ signal, limit = NO_LIMIT }: ConnectionRequest): Promise<Connection> {
     await this.#makeRoom();
     this.#dialing++;
     try {
-      const either = AbortSignal.any([signal, this.#closing.signal]);
-      const connection = new Connection(await dial(this.#target, this.#dialRules, either));
-      this.#open.add(connection);
+      const socket = await within(limit, "the whole answer did not come", [signal, this.#closing.signal], (either) =>
+        dial(this.#target, this.#dialRules, either),
+      );
+      const connection = new Connection(socket);
+      this.#open.set(connection, this.#resting(connection));
       void connection.closed.then(() => this.#open.delete(connection));
       if (this.#closing.signal.aborted) connection.destroy();
       this.#closing.signal.throwIfAborted();
@@ -220,7 +259,7 @@ export class ConnectionPool {
     while (this.#open.size + this.#dialing >= this.#limit) {
       const oldest = this.#idle.shift();
       oldest?.destroy();
-      const leaving = oldest ?? [...this.#open].find((connection) => !connection.usable);
+      const leaving = oldest ?? [...this.#open.keys()].find((connection) => !connection.usable);
       // The limit was lowered while more were busy.
       if (leaving === undefined) return;
       await leaving.closed;
@@ -228,12 +267,13 @@ export class ConnectionPool {
   }
 
   #keep(connection: Connection): void {
-    if (!connection.usable) return;
+    const resting = this.#open.get(connection);
+    if (!connection.usable || resting === undefined) return;
     if (this.#closing.signal.aborted || this.distrusts || this.#open.size + this.#dialing > this.#limit) {
       connection.destroy();
       return;
     }
-    connection.rest(this.#resting(connection), this.#rules.idleTimeout);
+    connection.rest(resting, this.#rules.idleTimeout);
     this.#idle.push(connection);
   }
 
@@ -247,6 +287,6 @@ export class ConnectionPool {
       drop();
       if (!isTimeoutNotice(bytes)) this.distrust();
     };
-    return { data, drained: () => undefined, gone: drop, idled: drop };
+    return { data, drained: () => undefined, gone: drop, late: drop };
   }
 }

@@ -26,7 +26,7 @@ const BYTES_A_TURN = 1024 * 1024;
 export class BodySender {
   readonly #link: SenderLink;
   readonly #size: number;
-  /** What goes out before the next chunk. */
+  /** What goes out before the next chunk: the heads, or the end of the chunk before it. */
   #pending: string;
   /** Bytes of the preview still to be sent; undefined when there is none, or it is over. */
   #previewLeft: number | undefined;
@@ -59,7 +59,8 @@ export class BodySender {
     if (this.#link.ended) return;
     if (this.#count < this.#size) throw new IcapError("body_size", `the body ended after ${this.#count} of ${this.#size} bytes`);
     const end = this.#previewLeft === undefined ? LAST_CHUNK : LAST_CHUNK_IEOF;
-    this.#link.write(last === undefined ? [`${this.#pending}${end}`] : [...this.#chunk(last), end]);
+    if (last === undefined) this.#link.write([`${this.#pending}${end}`]);
+    else this.#link.write([...this.#chunk(last), `${this.#pending}${end}`]);
   }
 
   /** Sends all of it, except that the body's very last piece is given back. */
@@ -72,15 +73,16 @@ export class BodySender {
       if (this.#previewLeft !== undefined) this.#previewLeft -= piece.length;
       if (this.#previewLeft === 0) await this.#endPreview(this.#chunk(piece));
       else if (!this.#link.write(this.#chunk(piece))) await this.#link.ready();
-      await this.#giveTurn(piece.length);
+      this.#turn += piece.length;
+      if (this.#turn >= BYTES_A_TURN) await this.#giveTurn();
     }
     return undefined;
   }
 
   #chunk(piece: Uint8Array): (string | Uint8Array)[] {
     const head = `${this.#pending}${chunkHead(piece.length)}`;
-    this.#pending = "";
-    return [head, piece, "\r\n"];
+    this.#pending = "\r\n";
+    return [head, piece];
   }
 
   async #endPreview(before: (string | Uint8Array)[]): Promise<void> {
@@ -90,9 +92,7 @@ export class BodySender {
     await this.#link.previewed();
   }
 
-  async #giveTurn(bytes: number): Promise<void> {
-    this.#turn += bytes;
-    if (this.#turn < BYTES_A_TURN) return;
+  async #giveTurn(): Promise<void> {
     this.#turn = 0;
     await setImmediate();
   }

@@ -60,7 +60,9 @@ function readInclude(headers: HeaderBlock): readonly string[] {
  * @throws IcapError `limit` for one that is longer than any server's: cut short, two tags could look the same.
  */
 export function readIsTag(headers: HeaderBlock): string | undefined {
-  const tag = headers.get("istag")?.replace(/^"([^]*)"$/, "$1");
+  const said = headers.get("istag");
+  const quoted = said !== undefined && said.length > 1 && said.startsWith('"') && said.endsWith('"');
+  const tag = quoted ? said.slice(1, -1) : said;
   if (tag !== undefined && tag.length > MAX_ISTAG) throw new IcapError("limit", `an ISTag of more than ${MAX_ISTAG} characters`);
   return tag === "" ? undefined : tag;
 }

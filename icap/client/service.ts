@@ -1,18 +1,18 @@
 import { IcapError } from "../errors.ts";
 import { type Profile, readingOf } from "../profiles.ts";
-import { type AnswerFacts, type Reading, type Verdict, judge, satisfaction } from "../verdict.ts";
+import { type AnswerFacts, type HeadFacts, type Reading, type Verdict, conclude, readHeads, satisfaction } from "../verdict.ts";
 import type { Answer } from "./answer.ts";
+import { limitOf } from "./deadline.ts";
 import { beginsWith } from "./echo.ts";
 import { type ExchangeRequest, StaleConnection, exchange } from "./exchange.ts";
 import { Messages, type ScanMessage, SENT_HTTP_STATUS, isRequestFor } from "./messages.ts";
 import { OptionsCache } from "./options-cache.ts";
-import { ConnectionPool, type Lease } from "./pool.ts";
+import { ConnectionPool, type ConnectionRequest, type Lease } from "./pool.ts";
 import { contentTypeOf, replacementIn } from "./replacement.ts";
 import { readIsTag, readServiceInfo } from "./service-info.ts";
 import { type Settings, settingsFrom } from "./settings.ts";
 import { transferOf } from "./transfer-lists.ts";
 import type { IcapScanRequest, IcapScanResult, IcapServiceOptions, PoolStats, ServiceInfo } from "./types.ts";
-import { within } from "./within.ts";
 
 /**
  * One ICAP service that scans by RESPMOD or REQMOD (RFC 3507). It keeps connections, asks OPTIONS when it has to, and gives a verdict that
@@ -72,7 +72,8 @@ export class IcapService implements AsyncDisposable {
    */
   async scan(request: IcapScanRequest): Promise<IcapScanResult> {
     try {
-      const info = await this.options(request.signal);
+      this.#pool.closing.throwIfAborted();
+      const info = await this.#options.get(request.signal);
       const transfer = this.#settings.trustsLists ? transferOf(request.fileName, info.transfer) : "preview";
       const message = this.#messages.scan(request, transfer === "preview" && this.#settings.preview !== "never" ? info.preview : undefined);
       if (transfer === "ignore") {
@@ -84,12 +85,16 @@ export class IcapService implements AsyncDisposable {
       if (isTag !== undefined) this.#options.sawTag(isTag);
       const told = { isTag: isTag ?? info.isTag, icapStatus: answer.status };
       // What the heads say against the file stands, whatever becomes of the rest.
-      const heads = this.#verdict(message, { ...answer, sent: "part" }, "different");
-      if (heads.outcome === "infected" || heads.outcome === "unscannable") {
-        return { ...told, verdict: heads, replacement: undefined, ...this.#page(answer, heads) };
+      const facts = this.#headFacts(message, answer);
+      const heads = readHeads(facts, this.#reading);
+      if (heads.verdict?.outcome === "infected" || heads.verdict?.outcome === "unscannable") {
+        const verdict = this.#scrubbed(heads.verdict);
+        return { ...told, verdict, replacement: undefined, ...this.#page(answer, verdict) };
       }
       if (broken !== undefined) throw broken;
-      const verdict = this.#verdict(message, answer, await bodyBeside(answer, request));
+      const body = await bodyBeside(answer, request);
+      const whole = { ...facts, body, sent: answer.sent, trustsPreview: this.#settings.preview === "trusted" };
+      const verdict = this.#scrubbed(conclude(whole, this.#reading, heads));
       return { ...told, verdict, replacement: await this.#replacement(answer, verdict, request) };
     } catch (error) {
       throw this.#reasonFor(error, request.signal);
@@ -124,28 +129,30 @@ export class IcapService implements AsyncDisposable {
     return { ...info, isTag: isTag && credentials.disguise(isTag), service: service && credentials.scrub(service) };
   }
 
-  /** `limit`: milliseconds from the connection that it gets on. */
-  async #exchange(request: ExchangeRequest, priority: boolean, limit: number, signal: AbortSignal): Promise<Answer> {
+  /** `milliseconds`: from the lease of a connection on. */
+  async #exchange(request: ExchangeRequest, priority: boolean, milliseconds: number, signal: AbortSignal): Promise<Answer> {
     const lease = await this.#pool.lease(priority, signal);
+    const limit = limitOf(milliseconds);
     try {
-      return await within(limit, "the whole answer did not come", signal, async (limited) => {
-        try {
-          return await this.#try(lease, request, false, limited);
-        } catch (error) {
-          if (!(error instanceof StaleConnection)) throw error;
-          return await this.#try(lease, request, true, limited);
-        }
-      });
+      try {
+        return await this.#try(request, lease, { fresh: false, signal, limit });
+      } catch (error) {
+        if (!(error instanceof StaleConnection)) throw error;
+        return await this.#try(request, lease, { fresh: true, signal, limit });
+      }
     } finally {
       lease.release();
     }
   }
 
-  async #try(lease: Lease, request: ExchangeRequest, fresh: boolean, signal: AbortSignal): Promise<Answer> {
-    const connection = await lease.connection({ fresh, signal });
-    const answer = await exchange(connection, request, this.#settings, signal).finally(() => {
+  async #try(request: ExchangeRequest, lease: Lease, wanted: Required<ConnectionRequest>): Promise<Answer> {
+    const connection = await lease.connection(wanted);
+    let answer: Answer;
+    try {
+      answer = await exchange(connection, request, this.#settings, wanted.signal, wanted.limit);
+    } finally {
       if (connection.unasked) this.#pool.distrust();
-    });
+    }
     if (answer.reusable) lease.keep(connection);
     // It was asked while the server was still trusted; nobody knows what it answers.
     if (request.body === undefined || !connection.reused || !this.#pool.distrusts) return answer;
@@ -181,10 +188,10 @@ export class IcapService implements AsyncDisposable {
     return { page: { contentType: repeats ? undefined : contentType } };
   }
 
-  #verdict({ httpTarget }: ScanMessage, answer: Answer, body: AnswerFacts["body"]): Verdict {
-    const { method, preview } = this.#settings;
+  #headFacts({ httpTarget }: ScanMessage, answer: Answer): HeadFacts {
+    const { method } = this.#settings;
     const { httpRequest } = answer;
-    const facts = {
+    return {
       method,
       icapStatus: answer.status,
       icapHeaders: answer.headers,
@@ -192,12 +199,8 @@ export class IcapService implements AsyncDisposable {
       request:
         method === "RESPMOD" || httpRequest === undefined ? "none" : isRequestFor(httpTarget, httpRequest.startLine) ? "same" : "other",
       requestHeaders: httpRequest?.headers,
-      body,
-      sent: answer.sent,
-      trustsPreview: preview === "trusted",
       sentHttpStatus: SENT_HTTP_STATUS,
-    } as const;
-    return this.#scrubbed(judge(facts, this.#reading));
+    };
   }
 
   #scrubbed(verdict: Verdict): Verdict {
@@ -220,9 +223,9 @@ export class IcapService implements AsyncDisposable {
  * The returned body beside the one sent. Only a body that may be the same is worth another pass over the file; most servers send none.
  * @throws whatever the body throws; the signal's reason.
  */
-async function bodyBeside({ body, returned }: Answer, request: IcapScanRequest): Promise<AnswerFacts["body"]> {
+function bodyBeside({ body, returned }: Answer, request: IcapScanRequest): AnswerFacts["body"] | Promise<AnswerFacts["body"]> {
   if (body === "none") return "none";
   if (body === "nothing") return "identical";
   if (returned === undefined || returned.size !== request.size) return "different";
-  return (await beginsWith(request.body(), returned.size, returned.sha256, request.signal)) ? "identical" : "different";
+  return beginsWith(request.body(), returned.size, returned.sha256, request.signal).then((same) => (same ? "identical" : "different"));
 }

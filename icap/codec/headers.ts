@@ -1,15 +1,17 @@
 import type { IcapLimits } from "./limits.ts";
 import { MalformedMessage, quote } from "./malformed.ts";
 
+const NONE: readonly string[] = [];
 const FIELD_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 /** The fields of one head, in order. Names have any case (RFC 3507 section 4.3). */
 export class HeaderBlock {
-  readonly #names: readonly string[];
+  /** In lower case, in order; one that came twice stands there twice. */
+  readonly names: readonly string[];
   readonly #values: readonly string[];
 
   constructor(names: readonly string[], values: readonly string[]) {
-    this.#names = names;
+    this.names = names;
     this.#values = values;
   }
 
@@ -41,23 +43,24 @@ export class HeaderBlock {
   }
 
   get size(): number {
-    return this.#names.length;
+    return this.names.length;
   }
 
   /** The first value of a field. */
   get(name: string): string | undefined {
-    const at = this.#names.indexOf(name.toLowerCase());
+    const at = this.names.indexOf(name.toLowerCase());
     return at === -1 ? undefined : this.#values[at];
   }
 
   all(name: string): readonly string[] {
     const wanted = name.toLowerCase();
-    return this.#values.filter((_, at) => this.#names[at] === wanted);
+    if (!this.names.includes(wanted)) return NONE;
+    return this.#values.filter((_, at) => this.names[at] === wanted);
   }
 
   /** Lower-case names and values, in order. */
   entries(): (readonly [name: string, value: string])[] {
-    return this.#names.map((name, at) => [name, this.#values[at] ?? ""] as const);
+    return this.names.map((name, at) => [name, this.#values[at] ?? ""] as const);
   }
 
   /** Whether a list field such as `Connection` holds this token. */
@@ -68,7 +71,7 @@ export class HeaderBlock {
   /** These fields and then those of a trailer. */
   with(trailer: HeaderBlock): HeaderBlock {
     if (trailer.size === 0) return this;
-    return new HeaderBlock([...this.#names, ...trailer.#names], [...this.#values, ...trailer.#values]);
+    return new HeaderBlock([...this.names, ...trailer.names], [...this.#values, ...trailer.#values]);
   }
 }
 

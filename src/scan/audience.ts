@@ -15,8 +15,9 @@ export function audienceOf(identities: readonly Identity[], context: ScanContext
 
 /** The subject as this scanner gets it: what its verdicts do not count by, it is not told. */
 export function contextFor({ identities }: Scanner, subject: ScanSubject): ScanSubject {
+  if (subject.context === undefined) return subject;
   const { context, ...rest } = subject;
-  if (context === undefined || identities.length === 0) return rest;
+  if (identities.length === 0) return rest;
   const told = identities.map((identity) => VALUE[identity]).filter((name) => context[name] !== undefined);
   return { ...rest, context: Object.fromEntries(told.map((name) => [name, context[name]])) };
 }

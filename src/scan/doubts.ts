@@ -51,7 +51,8 @@ export class Doubts {
 
   /** Whether a verdict with this outcome, given under this stamp, is doubtful. */
   holds({ at }: Stamp, outcome: KeptOutcome): boolean {
-    return this.#windows[outcome].some(({ from, until }) => at >= from && at <= until);
+    for (const { from, until } of this.#windows[outcome]) if (at >= from && at <= until) return true;
+    return false;
   }
 
   /** All of them, at most `MAX_WINDOWS` of each outcome. */

@@ -6,6 +6,7 @@ import type { SharedProofs } from "../verdicts/shared-proofs.ts";
 import type { CanaryKind } from "./canary-samples.ts";
 import { type ContextRules, contextFields, needsInclude } from "./icap-context.ts";
 import { BlockPage } from "./block-page.ts";
+import { Linked } from "./deadline.ts";
 import { type Description, describe } from "./description.ts";
 import { askAboutCanary, once } from "./icap-canary.ts";
 import type { LargeCanary } from "./large-canary.ts";
@@ -14,7 +15,7 @@ import { type CanaryAnswer, Proof, type ProofLog, type ProofState, type Standing
 import { SizeProof, type SizeProofLog } from "./proven-size.ts";
 import type { Patience } from "./replica-patience.ts";
 import { ReturnedBody } from "./returned-body.ts";
-import type { KeptOutcome, Replacement, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
+import type { KeptOutcome, Replacement, ScanContext, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 import { ASSUMED_SIZE } from "./size-search.ts";
 import { Suspension, type SuspensionRules } from "./suspension.ts";
 
@@ -59,7 +60,12 @@ export type ReplicaLog = ProofLog & SizeProofLog;
 export type ReplicaAnswer =
   | { readonly kind: "verdict"; readonly verdict: ScanVerdict }
   | { readonly kind: "unproven" | "failed" | "unclear" | "busy"; readonly why: string }
-  | { readonly kind: "beyond"; readonly limit: number };
+  | Beyond;
+
+interface Beyond {
+  readonly kind: "beyond";
+  readonly limit: number;
+}
 
 /** Milliseconds between two looks whether there is room for canaries. */
 const ROOM_INTERVAL = 100;
@@ -76,6 +82,8 @@ export class Replica implements AsyncDisposable {
   readonly #proof: Proof;
   readonly #size: SizeProof | undefined;
   readonly #suspension: Suspension;
+  /** Those that were asked for under the last standing. */
+  #scans: { readonly standing: Standing; readonly underWay: Set<Linked> } | undefined;
   /** When it last gave a verdict on media, by the clock. */
   #lastVerdict = Number.NEGATIVE_INFINITY;
 
@@ -229,31 +237,48 @@ export class Replica implements AsyncDisposable {
   async ask(subject: ScanSubject, patience: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
     const { standing } = this.#proof;
     if (standing === undefined) return { kind: "unproven", why: this.problem };
-    const either = AbortSignal.any([signal, standing.lost]);
+    using scan = new Linked(signal);
     const page = this.#sendsRequests ? new BlockPage() : undefined;
-    await using returned = subject.replacement === undefined || page !== undefined ? undefined : new ReturnedBody(subject.replacement);
+    const returned = subject.replacement === undefined || page !== undefined ? undefined : new ReturnedBody(subject.replacement);
     const back = page ?? returned;
+    const underWay = this.#under(standing);
+    underWay.add(scan);
     try {
-      const before = await this.#beyond(subject.size, standing, either);
+      const before = await this.#beyond(subject.size, standing, scan.signal);
       if (before !== undefined) return before;
       // Otherwise a canary of the size of all that is scanned would keep this one waiting.
-      if (this.#service.stats().busy >= this.capacity) this.#size?.giveWay();
+      if (this.#size !== undefined && this.#service.stats().busy >= this.capacity) this.#size.giveWay();
       const result = await this.#service.scan({
         ...describe(this.describesType ? subject.type : undefined),
         body: () => patience?.watch(subject.open()) ?? subject.open(),
         size: subject.size,
-        fields: await this.#fields(subject, either),
+        fields: subject.context === undefined ? [] : await this.#fields(subject.context, scan.signal),
         ...(back === undefined ? {} : { returned: (bytes) => back.write(bytes) }),
-        signal: either,
+        signal: scan.signal,
       });
       // In the meantime a proof of its size may have come to another end. What was found was within it.
-      const after = result.verdict.outcome === "infected" ? undefined : await this.#beyond(subject.size, standing, either);
+      const after = result.verdict.outcome === "infected" ? undefined : await this.#beyond(subject.size, standing, scan.signal);
       return after ?? (await this.#judge(this.#withReason(result, page), standing, returned));
     } catch (error) {
       signal.throwIfAborted();
       if (standing.lost.aborted) return { kind: "unproven", why: this.problem };
       return this.#failed(error);
+    } finally {
+      underWay.delete(scan);
+      if (returned !== undefined) await returned[Symbol.asyncDispose]();
     }
+  }
+
+  /** Where scans are to be kept while they are under way: they end with this standing. */
+  #under(standing: Standing): Set<Linked> {
+    if (this.#scans?.standing === standing) return this.#scans.underWay;
+    const underWay = new Set<Linked>();
+    this.#scans = { standing, underWay };
+    const end = (): void => {
+      for (const scan of underWay) scan.abort(standing.lost.reason as Error);
+    };
+    standing.lost.addEventListener("abort", end, { once: true });
+    return underWay;
   }
 
   /** Where nothing but a page says why the file is blocked, its text is the reason. */
@@ -268,7 +293,8 @@ export class Replica implements AsyncDisposable {
    * Invariant: a verdict counts only if the very standing that held when the question was asked holds now, and it was given under its tag. Infected counts in
    * any case: kept, it is upheld only once that tag stands.
    */
-  async #judge({ verdict, isTag, replacement }: IcapScanResult, standing: Standing, returned?: ReturnedBody): Promise<ReplicaAnswer> {
+  #judge(result: IcapScanResult, standing: Standing, returned?: ReturnedBody): ReplicaAnswer | Promise<ReplicaAnswer> {
+    const { verdict, isTag, replacement } = result;
     this.#proof.answered();
     if (verdict.outcome === "error") {
       this.#proof.suspect();
@@ -278,9 +304,19 @@ export class Replica implements AsyncDisposable {
     if (tag !== standing.tag) this.#proof.tagChanged(tag);
     if (verdict.outcome === "infected")
       return { kind: "verdict", verdict: withStamp(verdict, { tag, at: this.#options.clock() }, undefined) };
-    const place = replacement === undefined ? undefined : await returned?.take();
+    if (replacement === undefined || returned === undefined) return this.#counted(verdict, tag, standing, undefined);
+    return this.#withReplacement(verdict, tag, standing, returned);
+  }
+
+  async #withReplacement(verdict: Told, tag: string, standing: Standing, returned: ReturnedBody): Promise<ReplicaAnswer> {
+    const place = await returned.take();
+    const answer = this.#counted(verdict, tag, standing, place);
+    if (answer.kind !== "verdict") await place?.[Symbol.asyncDispose]();
+    return answer;
+  }
+
+  #counted(verdict: Told, tag: string, standing: Standing, place: Replacement | undefined): ReplicaAnswer {
     if (tag !== standing.tag || standing !== this.#proof.standing) {
-      await place?.[Symbol.asyncDispose]();
       return { kind: "unproven", why: this.#proof.problem ?? `${this.#options.name}: its ISTag changes with every answer` };
     }
     this.#lastVerdict = this.#options.clock();
@@ -312,16 +348,15 @@ export class Replica implements AsyncDisposable {
     }
   }
 
-  async #beyond(size: number, { tag }: Standing, signal: AbortSignal): Promise<ReplicaAnswer | undefined> {
-    if (this.#size === undefined) return undefined;
+  #beyond(size: number, { tag }: Standing, signal: AbortSignal): Beyond | undefined | Promise<Beyond | undefined> {
     // What every scanner takes need not wait until a limit is known.
-    const limit = size > ASSUMED_SIZE ? await this.#size.limit(tag, signal, size) : this.#size.size(tag);
-    return limit === undefined || size <= limit ? undefined : { kind: "beyond", limit };
+    if (this.#size === undefined || size <= ASSUMED_SIZE) return beyond(size, this.#size?.size(tag));
+    return this.#size.limit(tag, signal, size).then((limit) => beyond(size, limit));
   }
 
-  async #fields({ context }: ScanSubject, signal: AbortSignal): Promise<ReturnType<typeof contextFields>> {
+  async #fields(context: ScanContext, signal: AbortSignal): Promise<ReturnType<typeof contextFields>> {
     const rules = this.#options.context;
-    const include = context !== undefined && needsInclude(rules) ? (await this.#service.options(signal)).include : [];
+    const include = needsInclude(rules) ? (await this.#service.options(signal)).include : [];
     return contextFields(context, rules, include);
   }
 
@@ -346,11 +381,13 @@ const STUCK = 1e9;
 
 const ZIP: Description = { mime: "application/zip", extension: "zip" };
 
-function withStamp(
-  verdict: Exclude<IcapScanResult["verdict"], { outcome: "error" }>,
-  stamp: Stamp,
-  replacement: Replacement | undefined,
-): ScanVerdict {
+function beyond(size: number, limit: number | undefined): Beyond | undefined {
+  return limit === undefined || size <= limit ? undefined : { kind: "beyond", limit };
+}
+
+type Told = Exclude<IcapScanResult["verdict"], { outcome: "error" }>;
+
+function withStamp(verdict: Told, stamp: Stamp, replacement: Replacement | undefined): ScanVerdict {
   switch (verdict.outcome) {
     case "clean":
       return { outcome: "clean", stamp };

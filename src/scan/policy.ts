@@ -5,6 +5,7 @@ import type { ScanOutcome } from "../observability/metrics.ts";
 import type { Stamps, VerdictRecord } from "../verdicts/store.ts";
 import type { PipelineEvents } from "./events.ts";
 import { audienceOf, contextFor } from "./audience.ts";
+import { Linked } from "./deadline.ts";
 import type { Identity, KeptOutcome, Replacement, ScanContext, Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
 
 /** What happens to one content, for whoever asks for it. Only those that a `VerdictRecord` can say are ever kept. */
@@ -122,7 +123,7 @@ export class Policy {
    * where all that decide here were asked there, in the same way: downloads and uploads may be decided on by more or fewer.
    */
   carriedOver(record: VerdictRecord, from: Policy): VerdictRecord | undefined {
-    if (from.fingerprint === this.fingerprint) return record;
+    if (from === this || from.fingerprint === this.fingerprint) return record;
     const asked = this.#scanners.every((scanner) => from.#scanners.includes(scanner));
     if (record.outcome !== "clean" || !asked || from.#lists !== this.#lists) return undefined;
     const stamps = Object.entries(record.stamps).filter(([name]) => this.#scanners.some((scanner) => scanner.name === name));
@@ -207,8 +208,9 @@ export class Policy {
     settles: (verdict: ScanVerdict) => boolean,
     places?: () => Place,
   ): Promise<Round> {
-    const settled = new AbortController();
-    const scanSignal = AbortSignal.any([signal, settled.signal]);
+    // Where one alone is asked, nobody is to be cancelled.
+    using settled = scanners.length > 1 ? new Linked(signal) : undefined;
+    const scanSignal = settled?.signal ?? signal;
     const verdicts: Said[] = [];
     const failures: unknown[] = [];
     await Promise.all(
@@ -216,7 +218,7 @@ export class Policy {
         try {
           const verdict = await this.#ask(scanner, subject, scanSignal, places?.());
           verdicts.push({ scanner, verdict });
-          if (settles(verdict)) settled.abort(new Error("another scanner settled it"));
+          if (settles(verdict)) settled?.abort(new Error("another scanner settled it"));
         } catch (error) {
           failures.push(error);
         }

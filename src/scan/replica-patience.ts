@@ -10,9 +10,11 @@ const LONGEST = 60_000;
  */
 export class Patience implements Disposable {
   readonly #ranOut: () => boolean;
+  /** Of what was left at `#since`; undefined while no time passes. */
   #left: number;
-  #again = AGAIN;
   #since: number | undefined;
+  #again = AGAIN;
+  /** Left alone while no time passes: when it fires, it is looked how much is left. */
   #timer: NodeJS.Timeout | undefined;
   #over = false;
 
@@ -20,45 +22,74 @@ export class Patience implements Disposable {
   constructor(milliseconds: number, ranOut: () => boolean) {
     this.#left = milliseconds;
     this.#ranOut = ranOut;
-    this.#resume();
+    this.resume();
   }
 
   /** The same bytes; while the next of them are awaited, no time passes. */
-  async *watch(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    this.#pause();
-    try {
-      for await (const bytes of body) {
-        this.#resume();
-        yield bytes;
-        this.#pause();
-      }
-    } finally {
-      this.#resume();
-    }
+  watch(body: AsyncIterable<Uint8Array>): AsyncIterableIterator<Uint8Array> {
+    return new Watched(body[Symbol.asyncIterator](), this);
   }
 
-  #resume(): void {
+  /** From now on no time passes. Idempotent. */
+  pause(): void {
+    if (this.#since === undefined) return;
+    this.#left -= performance.now() - this.#since;
+    this.#since = undefined;
+  }
+
+  /** Time passes again. Idempotent. */
+  resume(): void {
     if (this.#over || this.#since !== undefined) return;
     this.#since = performance.now();
-    this.#timer = setTimeout(() => {
-      this.#since = undefined;
-      this.#left = this.#again;
-      this.#again = Math.min(2 * this.#again, LONGEST);
-      if (this.#ranOut()) this[Symbol.dispose]();
-      else this.#resume();
-    }, this.#left);
+    if (this.#timer === undefined) this.#arm();
   }
 
-  #pause(): void {
-    clearTimeout(this.#timer);
+  #arm(): void {
+    this.#timer = setTimeout(() => this.#look(), Math.max(0, Math.ceil(this.#left)));
+  }
+
+  #look(): void {
+    this.#timer = undefined;
     if (this.#since === undefined) return;
-    this.#left = Math.max(0, this.#left - (performance.now() - this.#since));
-    this.#since = undefined;
+    this.pause();
+    if (this.#left > 0) return this.resume();
+    this.#left = this.#again;
+    this.#again = Math.min(2 * this.#again, LONGEST);
+    if (this.#ranOut()) this[Symbol.dispose]();
+    else this.resume();
   }
 
   /** It can't run out any more. */
   [Symbol.dispose](): void {
     this.#over = true;
     clearTimeout(this.#timer);
+  }
+}
+
+class Watched implements AsyncIterableIterator<Uint8Array> {
+  readonly #source: AsyncIterator<Uint8Array>;
+  readonly #patience: Patience;
+
+  constructor(source: AsyncIterator<Uint8Array>, patience: Patience) {
+    this.#source = source;
+    this.#patience = patience;
+  }
+
+  async next(): Promise<IteratorResult<Uint8Array>> {
+    this.#patience.pause();
+    try {
+      return await this.#source.next();
+    } finally {
+      this.#patience.resume();
+    }
+  }
+
+  async return(): Promise<IteratorResult<Uint8Array>> {
+    await this.#source.return?.();
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
   }
 }

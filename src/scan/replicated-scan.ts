@@ -1,5 +1,6 @@
 /** One scan by a service that has replicas: whom to ask, whom instead, and when to ask a second one as well. */
 import { GatewayError } from "../errors.ts";
+import { Linked } from "./deadline.ts";
 import type { Replica, ReplicaAnswer } from "./icap-replica.ts";
 import type { Standing } from "./proof.ts";
 import { Patience } from "./replica-patience.ts";
@@ -25,9 +26,21 @@ interface Tried {
   failure: string | undefined;
 }
 
+/** One scan that the first of two may win. */
+interface Race {
+  readonly first: Replica;
+  /** By the clock. */
+  readonly since: number;
+  /** Ends the scan of the one that lost; undefined where there is one replica alone. */
+  readonly over: Linked | undefined;
+  second: Promise<void> | undefined;
+  verdict: ScanVerdict | undefined;
+  readonly failures: unknown[];
+}
+
 export class ReplicatedScan {
   readonly #options: ReplicatedScanOptions;
-  readonly #tried: Map<Replica, Tried>;
+  readonly #tried = new Map<Replica, Tried>();
   readonly #failures = new Set<string>();
   /** The greatest limit of those that are not proven to scan as much. */
   #beyond: number | undefined;
@@ -37,7 +50,6 @@ export class ReplicatedScan {
 
   constructor(options: ReplicatedScanOptions) {
     this.#options = options;
-    this.#tried = new Map(options.replicas.map((replica) => [replica, { times: 0, under: undefined, failure: undefined }]));
   }
 
   /**
@@ -55,13 +67,17 @@ export class ReplicatedScan {
 
   /** The least busy one that stands, and was not asked under this standing. */
   #next(): Replica | undefined {
-    const [first] = this.#options.replicas.filter((replica) => this.#mayAsk(replica)).toSorted((one, other) => one.load - other.load);
-    return first;
+    let best: Replica | undefined;
+    for (const replica of this.#options.replicas) {
+      if (this.#mayAsk(replica) && (best === undefined || replica.load < best.load)) best = replica;
+    }
+    return best;
   }
 
   #mayAsk(replica: Replica): boolean {
-    const { times, under } = this.#triesOf(replica);
-    return times < TRIES && replica.standing !== undefined && replica.standing !== under;
+    const { standing } = replica;
+    const tried = this.#tried.get(replica);
+    return standing !== undefined && (tried === undefined || (tried.times < TRIES && standing !== tried.under));
   }
 
   /**
@@ -69,49 +85,47 @@ export class ReplicatedScan {
    * scan is ended, and neither reads the subject any more when this settles.
    */
   async #ask(first: Replica): Promise<ScanVerdict | undefined> {
-    const { subject, signal, patience, clock } = this.#options;
-    const since = clock();
-    const over = new AbortController();
-    const either = AbortSignal.any([signal, over.signal]);
-    let verdict: ScanVerdict | undefined;
-    let second: Promise<void> | undefined;
-    const ask = async (replica: Replica, waiting?: Patience): Promise<void> => {
-      const answer = await this.#askOne(replica, waiting, either);
-      if (answer.kind !== "verdict") return;
-      if (verdict !== undefined) return disposeOf(answer.verdict);
-      verdict = answer.verdict;
-      if (replica !== first) first.outrun(since);
-      over.abort(new Error("another replica was quicker"));
-    };
-    const failures: unknown[] = [];
-    const settle = async (asked: Promise<void> | undefined): Promise<void> => {
-      try {
-        await asked;
-      } catch (error) {
-        failures.push(error);
-      }
-    };
+    const { replicas, subject, signal, patience, clock } = this.#options;
+    // Where there is nobody else, nobody is quicker.
+    using over = replicas.length > 1 ? new Linked(signal) : undefined;
+    const race: Race = { first, since: clock(), over, second: undefined, verdict: undefined, failures: [] };
     {
       using waiting = new Patience(patience(subject.size), () => {
         first.keepsWaiting();
         const other = this.#next();
         if (other?.hasRoom !== true) return false;
-        second = settle(ask(other));
+        race.second = this.#enter(race, other);
         return true;
       });
-      await settle(ask(first, waiting));
+      await this.#enter(race, first, waiting);
     }
-    await second;
-    if (verdict !== undefined) return verdict;
-    for (const failure of failures) throw failure;
+    if (race.second !== undefined) await race.second;
+    if (race.verdict !== undefined) return race.verdict;
+    for (const failure of race.failures) throw failure;
     return undefined;
   }
 
-  async #askOne(replica: Replica, waiting: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
-    const tried = this.#triesOf(replica);
+  /** Never rejects. */
+  async #enter(race: Race, replica: Replica, waiting?: Patience): Promise<void> {
+    const tried = this.#tried.get(replica) ?? { times: 0, under: undefined, failure: undefined };
+    this.#tried.set(replica, tried);
     tried.times += 1;
     tried.under = replica.standing;
-    const answer = await replica.ask(this.#options.subject, waiting, signal);
+    const { subject, signal } = this.#options;
+    try {
+      const answer = await replica.ask(subject, waiting, race.over?.signal ?? signal);
+      this.#note(replica, tried, answer);
+      if (answer.kind !== "verdict") return;
+      if (race.verdict !== undefined) return await disposeOf(answer.verdict);
+      race.verdict = answer.verdict;
+      if (replica !== race.first) race.first.outrun(race.since);
+      if (race.second !== undefined) race.over?.abort(new Error("another replica was quicker"));
+    } catch (error) {
+      race.failures.push(error);
+    }
+  }
+
+  #note(replica: Replica, tried: Tried, answer: ReplicaAnswer): void {
     switch (answer.kind) {
       case "verdict":
         replica.succeeded();
@@ -130,7 +144,6 @@ export class ReplicatedScan {
       case "unproven":
         this.#failures.add(answer.why);
     }
-    return answer;
   }
 
   /** Bytes that no replica can scan say nothing of any of them: one hostile file would suspend them all. */
@@ -145,7 +158,7 @@ export class ReplicatedScan {
   async #firstRenewed(): Promise<Replica | undefined> {
     const { replicas, signal } = this.#options;
     const needed = replicas.every(({ standing }) => standing === undefined);
-    const left = replicas.filter((replica) => replica.standing === undefined && this.#triesOf(replica).times < TRIES);
+    const left = replicas.filter((replica) => replica.standing === undefined && (this.#tried.get(replica)?.times ?? 0) < TRIES);
     const renewals = left.map(async (replica) => {
       await replica.renew(signal, { needed });
       if (!this.#mayAsk(replica)) throw new Error(replica.problem);
@@ -166,12 +179,6 @@ export class ReplicatedScan {
     if (this.#beyond === undefined) return new GatewayError(this.#unclear ? "unclear_verdict" : "scanner_unavailable", { detail });
     const limit = `${subject.size} bytes, and the service is proven to scan ${this.#beyond}`;
     return new GatewayError("beyond_proof", { detail: detail === "" ? limit : `${limit}; ${detail}` });
-  }
-
-  #triesOf(replica: Replica): Tried {
-    const tried = this.#tried.get(replica);
-    if (tried === undefined) throw new TypeError("not a replica of this service");
-    return tried;
   }
 }
 

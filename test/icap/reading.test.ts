@@ -4,7 +4,7 @@ import { type HeaderRow, readHeaders } from "../../icap/reading.ts";
 const ROW: HeaderRow = { header: "X-Infection-Found", says: "infection-found" };
 
 function threats(values: readonly string[]): readonly string[] {
-  return readHeaders([ROW], [{ get: () => values[0], all: () => values }]).map(({ text }) => text);
+  return readHeaders([ROW], [{ names: ["x-infection-found"], get: () => values[0], all: () => values }]).map(({ text }) => text);
 }
 
 describe("X-Infection-Found", () => {

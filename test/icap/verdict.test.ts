@@ -11,7 +11,7 @@ function head(fields: Fields = {}): HeaderReader {
     Object.entries(fields)
       .filter(([key]) => key.toLowerCase() === name.toLowerCase())
       .flatMap(([, value]) => value);
-  return { all, get: (name) => all(name)[0] };
+  return { names: Object.keys(fields).map((name) => name.toLowerCase()), all, get: (name) => all(name)[0] };
 }
 
 /** A 204 after everything was sent, with these fields. */

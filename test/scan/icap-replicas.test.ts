@@ -205,6 +205,19 @@ describe("replicas of one service", () => {
     expect([asked(first), asked(second)]).toEqual([1, 1]);
   });
 
+  it("every scan under way ends with the standing that it was asked under, and it is asked again once it stands", async () => {
+    await using only = new Antivirus();
+    const { scanner } = await scannerOf([await only.start()], { canaryInterval: 50, canaryTimeout: 300 });
+    only.hold = never;
+    const scans = [1, 2, 3].map(() => scanner.scan(subject(MEDIA), SIGNAL));
+    const ends = await Promise.allSettled(scans);
+    expect(ends).toMatchObject(scans.map(() => ({ status: "rejected", reason: { code: "scanner_unavailable" } })));
+    expect(scanner.health().ready).toBe(false);
+    only.hold = () => Promise.resolve();
+    await expect.poll(() => scanner.health().ready, SOON).toBe(true);
+    expect(await scanner.scan(subject(MEDIA), SIGNAL)).toMatchObject({ outcome: "clean" });
+  });
+
   it("one that fails at scans which another can do is left alone, for longer each time, although its canaries pass", async () => {
     await using first = new Antivirus();
     await using second = new Antivirus();

@@ -16,6 +16,10 @@ async function* slow(chunks: number): AsyncGenerator<Uint8Array> {
   }
 }
 
+async function* pieces(count: number): AsyncGenerator<Uint8Array> {
+  for (let n = 0; n < count; n += 1) yield Buffer.alloc(1);
+}
+
 describe("the patience with a replica", () => {
   it("runs out once when something is done about it, else again and again", () => {
     let times = 0;
@@ -47,6 +51,34 @@ describe("the patience with a replica", () => {
     // Only what the reader took: 2 s for each chunk.
     expect(seen).toEqual([0, 0, 0]);
     expect(times).toBe(1);
+  });
+
+  it("passes on that the source is to be ended, or has failed, and time then goes on", async () => {
+    let times = 0;
+    using patience = new Patience(5_000, () => (times += 1) > 0);
+    let ended = false;
+    async function* source(): AsyncGenerator<Uint8Array> {
+      try {
+        yield Buffer.alloc(1);
+        throw new Error("the media is gone");
+      } finally {
+        ended = true;
+      }
+    }
+    for await (const _bytes of patience.watch(source())) break;
+    expect(ended).toBe(true);
+    const failing = patience.watch(source());
+    await failing.next();
+    await expect(failing.next()).rejects.toThrow("the media is gone");
+    vi.advanceTimersByTime(5_000);
+    expect(times).toBe(1);
+  });
+
+  it("has one timer, however often the source is waited for", async () => {
+    using patience = new Patience(5_000, () => true);
+    const timers = vi.spyOn(globalThis, "setTimeout");
+    for await (const _bytes of patience.watch(pieces(100))) vi.advanceTimersByTime(1);
+    expect(timers).not.toHaveBeenCalled();
   });
 
   it("never runs out after its end", async () => {

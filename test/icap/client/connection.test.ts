@@ -87,7 +87,7 @@ async function pairOfSockets() {
     data: (bytes) => heard.push(bytes.toString("latin1")),
     drained: () => heard.push("(drained)"),
     gone: () => heard.push("(gone)"),
-    idled: () => heard.push("(idled)"),
+    late: () => heard.push("(late)"),
   });
   return {
     connection,
@@ -129,7 +129,7 @@ describe("a connection", () => {
     await using pair = await pairOfSockets();
     pair.connection.pause();
     const heard: string[] = [];
-    const owner = { data: () => heard.push("data"), drained: () => undefined, gone: () => undefined, idled: () => undefined };
+    const owner = { data: () => heard.push("data"), drained: () => undefined, gone: () => undefined, late: () => undefined };
     pair.connection.rest(owner, 60_000);
     pair.peer.write("x");
     await until(() => heard.length === 1);

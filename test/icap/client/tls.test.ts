@@ -71,7 +71,7 @@ describe("ICAP over TLS", () => {
     const connection = new Connection(await dial(target, { timeout: 5_000, identity: tlsIdentity(target, { ca }) }, signal));
     try {
       let drained = false;
-      connection.serve({ data: () => undefined, drained: () => (drained = true), gone: () => undefined, idled: () => undefined });
+      connection.serve({ data: () => undefined, drained: () => (drained = true), gone: () => undefined, late: () => undefined });
       expect(connection.write([Buffer.alloc(64 * 1024 * 1024)])).toBe(false);
       await until(() => peer !== undefined && peer.readableLength > 0);
       expect({ flushed: connection.flushed, drained }).toEqual({ flushed: false, drained: false });
