@@ -51,6 +51,7 @@ export class SpoolFile {
         offset += written;
         at += written;
       }
+      free(block);
     }
   }
 
@@ -72,11 +73,13 @@ export class SpoolFile {
       const read = await this.#read(buffer, offset, position + offset);
       offset += read;
     }
-    return this.#crypt(buffer, position);
+    const plain = this.#crypt(buffer, position);
+    free(buffer);
+    return plain;
   }
 
   /** Encrypts or decrypts what belongs at `position`: in counter mode both are the same. */
-  #crypt(bytes: Buffer, position: number): Buffer {
+  #crypt(bytes: Buffer, position: number): Buffer<ArrayBuffer> {
     const counter = Buffer.alloc(CIPHER_BLOCK);
     counter.writeBigUInt64BE(BigInt(Math.floor(position / CIPHER_BLOCK)), CIPHER_BLOCK - 8);
     const cipher = createCipheriv(CIPHER, this.#key, counter);
@@ -99,6 +102,14 @@ export class SpoolFile {
   async close(): Promise<void> {
     await this.#handle.close();
   }
+}
+
+/**
+ * Gives a buffer's memory back now. Left to the garbage collector, which is driven to look at everything by such large pieces, what it takes to
+ * encrypt and decrypt would cost several times the encryption.
+ */
+function free({ buffer }: Buffer<ArrayBuffer>): void {
+  buffer.transfer(0);
 }
 
 function noRoom(what: string, cause: unknown): GatewayError {
