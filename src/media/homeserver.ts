@@ -14,8 +14,9 @@ import { readBounded } from "./bounded-body.ts";
 import { decodingFor } from "./content-encoding.ts";
 import { Discovery, withoutTrailingSlash } from "./discovery.ts";
 import { readForwarded } from "./forwarded-answer.ts";
-import { errorFromAnswer, failure } from "./homeserver-answer.ts";
-import { MediaBody } from "./media-body.ts";
+import { DecodedBody } from "./decoded-body.ts";
+import { failure } from "./failure.ts";
+import { errorFromAnswer } from "./homeserver-answer.ts";
 import { Outbound } from "./outbound.ts";
 import type { Answer } from "./outbound.ts";
 import { authorizationOf, checkAdditionalHeaders, homeHeaders } from "./request-headers.ts";
@@ -31,6 +32,7 @@ import type {
   MediaSource,
   MediaVariant,
   Mxc,
+  ThumbnailParameters,
 } from "./source.ts";
 
 export interface HomeserverOptions {
@@ -74,7 +76,9 @@ const MAX_WHOAMI = 16 * 1024;
 const USER_ID = /^@[\x21-\x39\x3b-\x7e]{0,254}:[A-Za-z0-9.:[\]-]{1,255}$/;
 
 export class Homeserver implements MediaSource, Forwarder, Identifier {
-  readonly #base: string | undefined;
+  readonly #base: URL | undefined;
+  /** Of the configured homeserver: what stands before its paths. */
+  readonly #basePath: string;
   readonly #additionalHeaders: Readonly<Record<string, string>>;
   readonly #maxDecodedSize: number;
   readonly #clock: () => number;
@@ -87,7 +91,8 @@ export class Homeserver implements MediaSource, Forwarder, Identifier {
     if (base !== undefined && (base.username !== "" || base.password !== "" || base.search !== "" || base.hash !== "")) {
       throw new TypeError("the homeserver's base URL has more than scheme, host, port and path");
     }
-    this.#base = base && withoutTrailingSlash(base);
+    this.#base = base;
+    this.#basePath = base === undefined ? "" : withoutTrailingSlash(base).slice(base.origin.length);
     const via = options.pseudonym === undefined ? {} : { via: `1.1 ${options.pseudonym}` };
     this.#additionalHeaders = { ...checkAdditionalHeaders(options.additionalHeaders), ...via };
     this.#maxDecodedSize = options.maxDecodedSize;
@@ -119,23 +124,23 @@ export class Homeserver implements MediaSource, Forwarder, Identifier {
     signal.throwIfAborted();
     if (this.#base === undefined) {
       const base = await this.#discovery.baseUrl(mxc.serverName, signal);
-      return this.#fetchUnauthenticated(base, mxc, variant, (url) => this.#fromStranger(url, signal));
+      return this.#fetchUnauthenticated(mxc, variant, (path) => this.#fromStranger(base + path, signal));
     }
     const authorization = authorizationOf(credentials);
     const headers = homeHeaders(credentials, authorization, this.#additionalHeaders);
-    const ask = (url: URL): Promise<FetchedMedia> => this.#fromHome(url, headers, signal);
-    if (asked !== undefined) return ask(mediaUrl(this.#base, asked.api, mxc, variant, asked));
-    if (authorization === undefined) return this.#fetchUnauthenticated(this.#base, mxc, variant, ask);
-    return ask(mediaUrl(this.#base, "client/v1/media", mxc, variant));
+    if (asked === undefined && authorization === undefined) {
+      return this.#fetchUnauthenticated(mxc, variant, (path) => this.#fromHome(path, headers, signal));
+    }
+    return this.#fromHome(mediaPath(asked?.api ?? "client/v1/media", mxc, variant, asked), headers, signal);
   }
 
   async forward({ api, endpoint, query }: ForwardedRequest, credentials: Credentials, signal: AbortSignal): Promise<HomeserverAnswer> {
     if (this.#base === undefined) throw new GatewayError("homeserver_failed", { detail: "no homeserver is configured" });
-    const url = new URL(`${this.#base}/_matrix/${api}/${endpoint}`);
-    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
+    const parameters = new URLSearchParams(query).toString();
+    const path = `${this.#basePath}/_matrix/${api}/${endpoint}${parameters === "" ? "" : `?${parameters}`}`;
     const headers = homeHeaders(credentials, authorizationOf(credentials), this.#additionalHeaders);
     try {
-      return await readForwarded(await this.#outbound.fromHome(url, headers, signal), this.#clock(), signal);
+      return await readForwarded(await this.#outbound.fromHome(path, headers, signal), this.#clock(), signal);
     } catch (error) {
       throw failure(error, signal);
     }
@@ -146,7 +151,7 @@ export class Homeserver implements MediaSource, Forwarder, Identifier {
     if (this.#base === undefined || authorization === undefined) return undefined;
     const headers = homeHeaders(credentials, authorization, this.#additionalHeaders);
     try {
-      const answer = await this.#outbound.fromHome(new URL(`${this.#base}/_matrix/client/v3/account/whoami`), headers, signal);
+      const answer = await this.#outbound.fromHome(`${this.#basePath}/_matrix/client/v3/account/whoami`, headers, signal);
       if (answer.statusCode !== 200) throw await errorFromAnswer(answer, { authorized: true, now: this.#clock(), signal });
       const userId = userIdIn(await readBounded(answer.body, MAX_WHOAMI, signal));
       if (!answer.fromHome || userId === undefined) throw new Error("the homeserver did not say whose token it is");
@@ -158,7 +163,7 @@ export class Homeserver implements MediaSource, Forwarder, Identifier {
 
   async address(): Promise<string | undefined> {
     if (this.#base === undefined) return undefined;
-    const host = new URL(this.#base).hostname.replace(/^\[|\]$/g, "");
+    const host = this.#base.hostname.replace(/^\[|\]$/g, "");
     if (isIP(host) !== 0) return host;
     // What can't be resolved can't be reached either, and is told then.
     return lookup(host).then(
@@ -172,82 +177,64 @@ export class Homeserver implements MediaSource, Forwarder, Identifier {
   }
 
   /** The endpoints from before authenticated media. Homeservers older than Matrix 1.1 know only the second. */
-  async #fetchUnauthenticated(
-    base: string,
-    mxc: Mxc,
-    variant: MediaVariant,
-    ask: (url: URL) => Promise<FetchedMedia>,
-  ): Promise<FetchedMedia> {
+  async #fetchUnauthenticated(mxc: Mxc, variant: MediaVariant, ask: (path: string) => Promise<FetchedMedia>): Promise<FetchedMedia> {
     try {
-      return await ask(mediaUrl(base, "media/v3", mxc, variant));
+      return await ask(mediaPath("media/v3", mxc, variant));
     } catch (error) {
       if (!(error instanceof GatewayError && error.code === "not_found")) throw error;
-      return ask(mediaUrl(base, "media/r0", mxc, variant));
+      return ask(mediaPath("media/r0", mxc, variant));
     }
   }
 
-  async #fromHome(url: URL, headers: Record<string, string>, signal: AbortSignal): Promise<FetchedMedia> {
-    const answer = await this.#outbound.fromHome(url, headers, signal).catch((error: unknown) => {
-      throw failure(error, signal);
-    });
-    return this.#toMedia(answer, "authorization" in headers, signal);
+  #fromHome(path: string, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<FetchedMedia> {
+    return this.#media(this.#outbound.fromHome(this.#basePath + path, headers, signal), "authorization" in headers, signal);
   }
 
-  async #fromStranger(url: URL, signal: AbortSignal): Promise<FetchedMedia> {
-    const answer = await this.#outbound.fromStranger(url, signal).catch((error: unknown) => {
-      throw failure(error, signal);
-    });
-    return this.#toMedia(answer, false, signal);
+  async #fromStranger(text: string, signal: AbortSignal): Promise<FetchedMedia> {
+    const url = URL.parse(text);
+    // A name within the grammar that no URL can have, such as 1.2.3.999.
+    if (url === null) throw new GatewayError("homeserver_failed", { detail: "a server name that can't be reached" });
+    return this.#media(this.#outbound.fromStranger(url, signal), false, signal);
   }
 
-  async #toMedia(answer: Answer, authorized: boolean, signal: AbortSignal): Promise<FetchedMedia> {
+  async #media(asked: Promise<Answer>, authorized: boolean, signal: AbortSignal): Promise<FetchedMedia> {
+    let answer: Answer;
+    try {
+      answer = await asked;
+    } catch (error) {
+      throw failure(error, signal);
+    }
     if (answer.statusCode !== 200) throw await errorFromAnswer(answer, { authorized, now: this.#clock(), signal });
-    const { headers, body: exchange } = answer;
+    const { headers, body } = answer;
     const decoding = decodingFor(headers["content-encoding"]);
     if (decoding === undefined) {
-      exchange.destroy();
+      body.destroy();
       throw new GatewayError("homeserver_failed", { detail: "the homeserver applied a Content-Encoding that can't be undone" });
     }
-    const size = decoding === "none" ? contentLength(headers["content-length"]) : undefined;
     return {
       contentType: single(headers["content-type"]),
       contentDisposition: single(headers["content-disposition"]),
-      size,
-      body: new MediaBody({
-        exchange,
-        decoder: decoding === "none" ? undefined : decoding(),
-        limit: decoding === "none" ? (size ?? Infinity) : this.#maxDecodedSize,
-        failure: (error) => failure(error, signal),
-        tooLong: () =>
-          decoding === "none"
-            ? new GatewayError("homeserver_failed", { detail: "the homeserver's answer is longer than it said" })
-            : new GatewayError("too_large"),
-      }),
+      size: decoding === "none" ? contentLength(headers["content-length"]) : undefined,
+      body: decoding === "none" ? body : new DecodedBody(body, decoding(), this.#maxDecodedSize, signal),
     };
   }
 }
 
 /** `allow_redirect` is not among the parameters: a homeserver that must be asked for redirects sends the bytes themselves. */
-function mediaUrl(
-  base: string,
+function mediaPath(
   api: MediaApi,
   { serverName, mediaId }: Mxc,
   variant: MediaVariant,
   { timeoutMs = MAX_TIMEOUT_MS, allowRemote }: Partial<AskedEndpoint> = {},
-): URL {
-  const text = `${base}/_matrix/${api}/${variant.kind}/${encodeURIComponent(serverName)}/${encodeURIComponent(mediaId)}`;
-  const url = URL.parse(text);
-  // A name within the grammar that no URL can have, such as 1.2.3.999.
-  if (url === null) throw new GatewayError("homeserver_failed", { detail: "a server name that can't be reached" });
-  if (variant.kind === "thumbnail") {
-    url.searchParams.set("width", String(variant.width));
-    url.searchParams.set("height", String(variant.height));
-    url.searchParams.set("method", variant.method);
-    if (variant.animated !== undefined) url.searchParams.set("animated", String(variant.animated));
-  }
-  url.searchParams.set("timeout_ms", String(Math.min(timeoutMs, MAX_TIMEOUT_MS)));
-  if (allowRemote !== undefined) url.searchParams.set("allow_remote", String(allowRemote));
-  return url;
+): string {
+  const path = `/_matrix/${api}/${variant.kind}/${encodeURIComponent(serverName)}/${encodeURIComponent(mediaId)}`;
+  const size = variant.kind === "thumbnail" ? `${thumbnailQuery(variant)}&` : "";
+  const remote = allowRemote === undefined ? "" : `&allow_remote=${allowRemote}`;
+  return `${path}?${size}timeout_ms=${Math.min(timeoutMs, MAX_TIMEOUT_MS)}${remote}`;
+}
+
+function thumbnailQuery({ width, height, method, animated }: ThumbnailParameters): string {
+  return `width=${width}&height=${height}&method=${method}${animated === undefined ? "" : `&animated=${animated}`}`;
 }
 
 function userIdIn(bytes: Buffer | undefined): string | undefined {

@@ -17,6 +17,9 @@ import {
 } from "./address-guard.ts";
 import type { AddressFilter, Resolve } from "./address-guard.ts";
 import { readBounded } from "./bounded-body.ts";
+import { Exchange } from "./exchange.ts";
+import type { Head } from "./exchange.ts";
+import type { MediaBody } from "./source.ts";
 
 export interface OutboundOptions {
   /** The configured homeserver's origin (scheme, host and port), if there is one. */
@@ -34,14 +37,26 @@ export interface OutboundOptions {
   readonly isAllowedAddress: AddressFilter | undefined;
 }
 
-export type Answer = Pick<Dispatcher.ResponseData, "statusCode" | "headers" | "body"> & {
+export interface Answer extends Head {
+  readonly body: MediaBody;
   /** Whether the configured homeserver's own origin gave it. */
   readonly fromHome: boolean;
-};
+}
+
+/** What is asked of a dispatcher, beside what every request has. */
+interface Question {
+  readonly origin: string;
+  /** With its query. */
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** The name that the certificate is to prove, if there is one. */
+  readonly servername: string | undefined;
+}
 
 const MAX_HEADER_SIZE = 16 * 1024;
 const MAX_REDIRECT_BODY = 16 * 1024;
 const MAX_ORIGINS = 256;
+const IDENTITY = { "accept-encoding": "identity" };
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 /** The ends of a kept connection that the peer closed while the next request was on its way. */
 const CLOSED_BY_PEER = new Set(["UND_ERR_SOCKET", "ECONNRESET", "EPIPE"]);
@@ -58,11 +73,13 @@ export class Outbound implements AsyncDisposable {
   readonly #isAllowed: AddressFilter;
   readonly #home: Dispatcher;
   readonly #guarded: Dispatcher;
+  readonly #homeServerName: string | undefined;
 
   constructor(options: OutboundOptions) {
     this.#options = options;
     this.#resolve = options.resolve ?? dnsResolve;
     this.#isAllowed = options.isAllowedAddress ?? isPublicAddress;
+    this.#homeServerName = options.homeOrigin === undefined ? undefined : serverNameOf(new URL(options.homeOrigin));
     if (options.proxy === undefined) {
       this.#home = new Agent({ ...this.#limits(options.maxConnections), connect: connectorTo({ timeout: options.timeouts.connect }) });
       this.#guarded = new Agent({ ...this.#guardedLimits(), connect: this.#guardedConnector() });
@@ -73,31 +90,34 @@ export class Outbound implements AsyncDisposable {
   }
 
   /**
-   * Asks the configured homeserver, with `headers`, and follows its redirects.
+   * Asks the configured homeserver for a path (with its query), sending `headers`, and follows its redirects.
    * @throws what undici throws, RedirectError, AddressRefusedError, the signal's reason
    */
-  fromHome(url: URL, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<Answer> {
-    return this.#follow(url, headers, signal);
+  async fromHome(path: string, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<Answer> {
+    const answer = await this.#askHome(path, headers, signal);
+    if (!REDIRECTS.has(answer.statusCode)) return answer;
+    return this.#follow(answer, new URL(`${this.#options.homeOrigin}${path}`), headers, signal);
   }
 
   /** Asks any server, as a stranger, and follows its redirects. Throws as `fromHome`. */
-  fromStranger(url: URL, signal: AbortSignal): Promise<Answer> {
-    return this.#follow(url, undefined, signal);
+  async fromStranger(url: URL, signal: AbortSignal): Promise<Answer> {
+    return this.#follow(await this.#askStranger(url, signal), url, undefined, signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([this.#home.destroy(), this.#guarded.destroy()]);
   }
 
-  async #follow(start: URL, homeHeaders: Readonly<Record<string, string>> | undefined, signal: AbortSignal): Promise<Answer> {
+  /** @param homeHeaders for the configured homeserver, while it is still believed */
+  async #follow(
+    first: Answer,
+    start: URL,
+    homeHeaders: Readonly<Record<string, string>> | undefined,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    let answer = first;
     let url = start;
-    let fromHome = homeHeaders !== undefined;
-    for (let redirects = 0; ; redirects++) {
-      fromHome &&= url.origin === this.#options.homeOrigin;
-      const answer =
-        fromHome && homeHeaders !== undefined ? await this.#askHome(url, homeHeaders, signal) : await this.#askStranger(url, signal);
-      if (!REDIRECTS.has(answer.statusCode)) return { statusCode: answer.statusCode, headers: answer.headers, body: answer.body, fromHome };
-
+    for (let redirects = 0; REDIRECTS.has(answer.statusCode); redirects++) {
       // Read, so that the connection can be used again; what it says does not matter.
       await readBounded(answer.body, MAX_REDIRECT_BODY, signal);
       if (redirects === this.#options.maxRedirects) throw new RedirectError(`more than ${this.#options.maxRedirects} redirects`);
@@ -106,19 +126,29 @@ export class Outbound implements AsyncDisposable {
       if (next === null) throw new RedirectError(`${answer.statusCode} without a usable Location`);
       next.hash = "";
       url = next;
+      if (answer.fromHome && homeHeaders !== undefined && url.origin === this.#options.homeOrigin) {
+        if (url.username !== "" || url.password !== "") throw new AddressRefusedError("a URL with user information");
+        answer = await this.#askHome(pathOf(url), homeHeaders, signal);
+      } else {
+        answer = await this.#askStranger(url, signal);
+      }
     }
+    return answer;
   }
 
-  #askHome(url: URL, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
-    if (url.username !== "" || url.password !== "") return Promise.reject(new AddressRefusedError("a URL with user information"));
-    return this.#send(this.#home, url.origin, url, { "user-agent": this.#options.userAgent, ...headers }, signal);
+  #askHome(path: string, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<Answer> {
+    const { homeOrigin: origin } = this.#options;
+    if (origin === undefined) throw new TypeError("no homeserver is configured");
+    const { userAgent } = this.#options;
+    const question = { origin, path, headers: { "user-agent": userAgent, ...headers, ...IDENTITY }, servername: this.#homeServerName };
+    return this.#send(this.#home, question, true, signal);
   }
 
   /**
    * A proxy resolves names by itself, out of sight of any check here. So it is asked for an address that was checked, and the name is
    * left to TLS and the Host header.
    */
-  async #askStranger(url: URL, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+  async #askStranger(url: URL, signal: AbortSignal): Promise<Answer> {
     guardUrl(url, this.#isAllowed);
     let { origin } = url;
     if (this.#options.proxy !== undefined && addressLiteral(url) === undefined) {
@@ -127,32 +157,22 @@ export class Outbound implements AsyncDisposable {
       if (first === undefined) throw new AddressRefusedError("a name without an address");
       origin = `https://${first.family === 6 ? `[${first.address}]` : first.address}:${url.port || 443}`;
     }
-    return this.#send(this.#guarded, origin, url, { "user-agent": this.#options.userAgent, host: url.host }, signal);
+    const headers = { "user-agent": this.#options.userAgent, host: url.host, ...IDENTITY };
+    return this.#send(this.#guarded, { origin, path: pathOf(url), headers, servername: serverNameOf(url) }, false, signal);
   }
 
-  async #send(
-    dispatcher: Dispatcher,
-    origin: string,
-    url: URL,
-    headers: Record<string, string>,
-    signal: AbortSignal,
-  ): Promise<Dispatcher.ResponseData> {
-    const options = {
-      origin,
-      path: url.pathname + url.search,
-      method: "GET" as const,
-      headers: { ...headers, "accept-encoding": "identity" },
-      signal,
-      headersTimeout: this.#options.timeouts.headers,
-      bodyTimeout: this.#options.timeouts.bodyIdle,
-      // TLS proves the URL's own name, whatever Host the client had forwarded.
-      ...(url.protocol === "https:" && addressLiteral(url) === undefined ? { servername: url.hostname } : {}),
-    };
-    try {
-      return await dispatcher.request(options);
-    } catch (error) {
-      if (signal.aborted || !isReusedConnectionRace(error)) throw error;
-      return dispatcher.request(options);
+  /** Once more where a kept connection was over before the request got there. */
+  async #send(dispatcher: Dispatcher, question: Question, fromHome: boolean, signal: AbortSignal): Promise<Answer> {
+    const { headers: headersTimeout, bodyIdle: bodyTimeout } = this.#options.timeouts;
+    for (let again = false; ; again = true) {
+      signal.throwIfAborted();
+      const body = new Exchange(signal);
+      try {
+        const { statusCode, headers } = await body.begin(dispatcher, { ...question, method: "GET", headersTimeout, bodyTimeout });
+        return { statusCode, headers, body, fromHome };
+      } catch (error) {
+        if (again || signal.aborted || !isReusedConnectionRace(error)) throw error;
+      }
     }
   }
 
@@ -190,6 +210,15 @@ export function proxyAgent(uri: string, connectTimeout: number, limits: Agent.Op
     // Requests that the proxy forwards without a tunnel go through a pool to the proxy, which would otherwise have no limits.
     factory: (origin, options: Pool.Options) => new Pool(origin, { ...limits, ...options }),
   });
+}
+
+function pathOf(url: URL): string {
+  return url.pathname + url.search;
+}
+
+/** TLS proves the URL's own name, whatever Host the client had forwarded. */
+function serverNameOf(url: URL): string | undefined {
+  return url.protocol === "https:" && addressLiteral(url) === undefined ? url.hostname : undefined;
 }
 
 function isReusedConnectionRace(error: unknown): boolean {

@@ -1,5 +1,4 @@
 /** Where media comes from, and what is asked of it. */
-import type { Readable } from "node:stream";
 
 /** An `mxc://` URI's two parts, checked against the specification's grammar. */
 export interface Mxc {
@@ -52,6 +51,12 @@ export interface Credentials {
   readonly forwarded: Readonly<Record<string, string>>;
 }
 
+/** Bytes on their way here, for one reader. Leaving before their end destroys them. */
+export interface MediaBody extends AsyncIterable<Buffer> {
+  /** Ends the exchange; who reads on gets the error, or one that says that the bytes were cut short. No effect after the last byte. */
+  destroy(error?: Error): void;
+}
+
 /** A homeserver's yes: status 200, headers checked, body still to be read. */
 export interface FetchedMedia {
   /** Headers as the homeserver sent them: they are made safe where they leave. */
@@ -61,9 +66,9 @@ export interface FetchedMedia {
   readonly size: number | undefined;
   /**
    * The bytes, any Content-Encoding undone within limits. Fails with GatewayError `homeserver_failed` when they end early or
-   * stall. Destroying it ends the exchange.
+   * stall.
    */
-  readonly body: Readable;
+  readonly body: MediaBody;
 }
 
 export interface MediaSource extends AsyncDisposable {

@@ -2,7 +2,7 @@
  * A file that no directory names: what it holds is gone with its last descriptor, however the process ends. And what is left on the disk then is
  * encrypted, with a key that was never anywhere but in this process: clients also bring what has yet to be encrypted.
  */
-import { createCipheriv, randomBytes } from "node:crypto";
+import { type Cipheriv, createCipheriv, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { open, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
@@ -42,21 +42,20 @@ export class SpoolFile {
 
   /** Writes all of the blocks at `position`, one after the other; nowhere a second time. The blocks stay as they are. */
   async write(blocks: readonly Buffer[], position: number): Promise<void> {
-    let at = position;
-    for (const plain of blocks) {
-      const block = this.#crypt(plain, at);
-      let offset = 0;
-      while (offset < block.length) {
-        const written = await this.#write(block, offset, at);
-        offset += written;
-        at += written;
-      }
+    const cipher = this.#cipherAt(position);
+    const encrypted = blocks.map((block) => cipher.update(block));
+    let left = behind(encrypted, 0);
+    for (let at = position; left.length > 0;) {
+      const written = await this.#write(left, at);
+      at += written;
+      left = behind(left, written);
     }
+    for (const block of encrypted) free(block);
   }
 
-  async #write(block: Buffer, offset: number, position: number): Promise<number> {
+  async #write(blocks: readonly Buffer[], position: number): Promise<number> {
     try {
-      const { bytesWritten } = await this.#handle.write(block, offset, block.length - offset, position);
+      const { bytesWritten } = await this.#handle.writev(blocks, position);
       if (bytesWritten > 0) return bytesWritten;
     } catch (error) {
       throw noRoom("written", error);
@@ -72,17 +71,19 @@ export class SpoolFile {
       const read = await this.#read(buffer, offset, position + offset);
       offset += read;
     }
-    return this.#crypt(buffer, position);
+    const plain = this.#cipherAt(position).update(buffer);
+    free(buffer);
+    return plain;
   }
 
-  /** Encrypts or decrypts what belongs at `position`: in counter mode both are the same. */
-  #crypt(bytes: Buffer, position: number): Buffer {
+  /** Encrypts or decrypts what belongs at `position` and behind it: in counter mode both are the same. */
+  #cipherAt(position: number): Cipheriv {
     const counter = Buffer.alloc(CIPHER_BLOCK);
     counter.writeBigUInt64BE(BigInt(Math.floor(position / CIPHER_BLOCK)), CIPHER_BLOCK - 8);
     const cipher = createCipheriv(CIPHER, this.#key, counter);
     const skipped = position % CIPHER_BLOCK;
     if (skipped > 0) cipher.update(Buffer.alloc(skipped));
-    return cipher.update(bytes);
+    return cipher;
   }
 
   async #read(buffer: Buffer, offset: number, position: number): Promise<number> {
@@ -99,6 +100,24 @@ export class SpoolFile {
   async close(): Promise<void> {
     await this.#handle.close();
   }
+}
+
+/** What of the blocks is behind so many bytes, without those of which nothing is. */
+function behind(blocks: readonly Buffer<ArrayBuffer>[], bytes: number): Buffer<ArrayBuffer>[] {
+  let skipped = bytes;
+  return blocks.flatMap((block) => {
+    const rest = block.subarray(skipped);
+    skipped = Math.max(0, skipped - block.length);
+    return rest.length === 0 ? [] : [rest];
+  });
+}
+
+/**
+ * Gives a buffer's memory back now. Left to the garbage collector, which is driven to look at everything by such large pieces, what it takes to
+ * encrypt and decrypt would cost several times the encryption.
+ */
+function free({ buffer }: Buffer<ArrayBuffer>): void {
+  buffer.transfer(0);
 }
 
 function noRoom(what: string, cause: unknown): GatewayError {

@@ -20,7 +20,7 @@ export interface Spool {
   /** Bytes written so far; final after `end`. */
   readonly size: number;
   /**
-   * Copies the chunk; resolves when the writer may go on. One write at a time.
+   * Takes the chunk over, so nobody writes to its bytes any more; resolves when the writer may go on. One write at a time.
    * @throws GatewayError `too_large` when more comes than was reserved, `no_room` when the disk fails: the spool has then failed with
    *   that error.
    */
@@ -40,6 +40,13 @@ export interface Spool {
 
 /** Bytes in one read, and the most that a spool with a file holds back in memory before it writes them. */
 const BLOCK = 128 * 1024;
+
+/**
+ * Chunks of at least so many bytes are kept as they are, where they are nearly all that their memory holds. The others are copied: what a peer sends byte by byte, or
+ * hides in something larger, would take a multiple of what was reserved for it.
+ */
+const KEPT_AS_IT_IS = 16 * 1024;
+const NEARLY_ALL = 7 / 8;
 
 /** Makes spools within a budget of memory and disk that all of them share. */
 export class SpoolPool implements AsyncDisposable {
@@ -192,23 +199,31 @@ class PooledSpool implements Spool {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** Copies what the window has room for; what is left of the chunk comes back. */
+  /** Takes what the window has room for; what is left of the chunk comes back. */
   #keep(chunk: Uint8Array): Uint8Array {
     let rest = chunk;
     while (rest.length > 0) {
-      let last = this.#blocks.at(-1);
-      if (last === undefined || this.#lastFill === last.length) {
-        const room = Math.min(this.#window - this.#held, this.#capacity - this.size, BLOCK);
-        if (room === 0) break;
-        last = Buffer.allocUnsafeSlow(room);
-        this.#blocks.push(last);
+      const room = this.#window - this.#held;
+      const last = this.#blocks.at(-1);
+      if (last !== undefined && this.#lastFill < last.length) {
+        const part = rest.subarray(0, last.length - this.#lastFill);
+        last.set(part, this.#lastFill);
+        this.#lastFill += part.length;
+        this.#held += part.length;
+        rest = rest.subarray(part.length);
+      } else if (room === 0) {
+        break;
+      } else if (isKeptAsItIs(rest)) {
+        if (rest.length > room && this.#held > 0) break;
+        const block = Buffer.from(rest.buffer, rest.byteOffset, Math.min(rest.length, room));
+        this.#blocks.push(block);
+        this.#lastFill = block.length;
+        this.#held += block.length;
+        rest = rest.subarray(block.length);
+      } else {
+        this.#blocks.push(Buffer.allocUnsafeSlow(Math.min(room, this.#capacity - this.size, BLOCK)));
         this.#lastFill = 0;
       }
-      const part = rest.subarray(0, last.length - this.#lastFill);
-      last.set(part, this.#lastFill);
-      this.#lastFill += part.length;
-      this.#held += part.length;
-      rest = rest.subarray(part.length);
     }
     this.#wake();
     return rest;
@@ -316,6 +331,10 @@ class PooledSpool implements Spool {
     this.#reservation.shrinkTo(0, 0);
     this.#onClose(this);
   }
+}
+
+function isKeptAsItIs({ length, buffer }: Uint8Array): boolean {
+  return length >= KEPT_AS_IT_IS && length >= NEARLY_ALL * buffer.byteLength;
 }
 
 function wasClosed(): GatewayError {

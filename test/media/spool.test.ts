@@ -87,9 +87,7 @@ describe("SpoolPool", () => {
           const halfway = spool.read()[Symbol.asyncIterator]();
           const slow: Buffer[] = [];
           for (const chunk of chunks) {
-            const copy = Buffer.from(chunk);
-            await spool.write(copy);
-            copy.fill(0);
+            await spool.write(chunk);
             if (slow.length === 0 && spool.size > 0) slow.push((await halfway.next()).value ?? Buffer.alloc(0));
           }
           spool.end();
@@ -116,6 +114,27 @@ describe("SpoolPool", () => {
     await contentOf(spool);
     await spool.close();
     expect(Buffer.concat(held).equals(bytes)).toBe(true);
+  });
+
+  it("keeps a large chunk as it is, and of what is part of something larger or comes in bits a copy", async () => {
+    for (const inMemory of [MIB, 0]) {
+      const spool = await poolOf({ inMemory }).create(MIB, never);
+      const pieces = spool.read()[Symbol.asyncIterator]();
+      const large = Buffer.from(new ArrayBuffer(64 * KIB)).fill("large");
+      await spool.write(large.subarray(1));
+      expect((await pieces.next()).value?.buffer).toBe(large.buffer);
+
+      const memory = new Set<ArrayBufferLike | undefined>();
+      const part = Buffer.from(new ArrayBuffer(MIB), 1000, 20_000).fill("part");
+      await spool.write(part);
+      const copied = (await pieces.next()).value;
+      expect(copied?.equals(part)).toBe(true);
+      memory.add(copied?.buffer);
+      for (let n = 0; n < 40_000; n++) await spool.write(Buffer.from(new ArrayBuffer(1)).fill(n));
+      memory.add((await pieces.next()).value?.buffer);
+      expect([...memory].map((one) => one?.byteLength)).toEqual([inMemory === 0 ? 65 * KIB - 1023 : 128 * KIB]);
+      await spool.close();
+    }
   });
 
   it("hands bytes on while the writer is still at it", async () => {
