@@ -99,6 +99,8 @@ class Reader {
     this.#watch();
     const started = performance.now();
     const tooSlow = setTimeout(() => outgoing.destroy(), this.#patience);
+    // The socket's own limit, as it knows how much the system took. It is not taken off: Node sets another at the end of the answer.
+    outgoing.setTimeout(this.#idle);
     do await new Promise<void>((resolve) => (this.#wake = resolve));
     while (!this.gone && !hasCome(outgoing));
     this.#wake = undefined;
@@ -106,14 +108,14 @@ class Reader {
     this.#patience = Math.max(1, this.#patience - (performance.now() - started));
   }
 
-  /** Once for a body, however often it is waited for. The limit on a byte is the socket's own, which knows how much the system took; Node replaces it at the end of the answer. */
+  /** Once for a body, however often it is waited for. */
   #watch(): void {
     if (this.#watched) return;
     this.#watched = true;
     const outgoing = this.#outgoing;
     const wake = (): void => this.#wake?.();
     outgoing.on("drain", wake).on("finish", wake).on("close", wake);
-    outgoing.setTimeout(this.#idle, () => {
+    outgoing.on("timeout", () => {
       // Else it was the homeserver that nothing came from.
       if (this.#wake !== undefined) outgoing.destroy();
     });

@@ -39,8 +39,8 @@ const CAUSE_DEPTH = 5;
 const LONGEST_TEXT = 1000;
 
 /**
- * Lines wait for others, as a write costs more than a line: until there are so many bytes, or for so many milliseconds. No write is longer than what a pipe
- * of several processes takes in one piece (PIPE_BUF). A process that is killed takes with it what waited; however else it ends, pino writes that.
+ * Lines wait for others, as a write costs more than a line: until there are so many bytes, or for so many milliseconds. No write of several
+ * lines is longer than what a pipe of several processes takes in one piece (PIPE_BUF). A process that is killed takes with it what waited; however else it ends, pino writes that.
  */
 const GATHERED = { minLength: 3072, maxWrite: 4096, periodicFlush: 100 };
 
