@@ -237,7 +237,7 @@ export class Replica implements AsyncDisposable {
   async ask(subject: ScanSubject, patience: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
     const { standing } = this.#proof;
     if (standing === undefined) return { kind: "unproven", why: this.problem };
-    using scan = new Linked(signal);
+    const scan = new Linked(signal);
     const page = this.#sendsRequests ? new BlockPage() : undefined;
     const returned = subject.replacement === undefined || page !== undefined ? undefined : new ReturnedBody(subject.replacement);
     const back = page ?? returned;
@@ -265,6 +265,7 @@ export class Replica implements AsyncDisposable {
       return this.#failed(error);
     } finally {
       underWay.delete(scan);
+      scan[Symbol.dispose]();
       if (returned !== undefined) await returned[Symbol.asyncDispose]();
     }
   }
