@@ -95,7 +95,8 @@ export class IcapService implements AsyncDisposable {
       const body = await bodyBeside(answer, request);
       const whole = { ...facts, body, sent: answer.sent, trustsPreview: this.#settings.preview === "trusted" };
       const verdict = this.#scrubbed(conclude(whole, this.#reading, heads));
-      return { ...told, verdict, replacement: await this.#replacement(answer, verdict, request) };
+      const replacement = verdict.outcome === "modified" ? await this.#replacement(answer, verdict, request) : undefined;
+      return { ...told, verdict, replacement };
     } catch (error) {
       throw this.#reasonFor(error, request.signal);
     }

@@ -6,7 +6,6 @@ import type { SharedProofs } from "../verdicts/shared-proofs.ts";
 import type { CanaryKind } from "./canary-samples.ts";
 import { type ContextRules, contextFields, needsInclude } from "./icap-context.ts";
 import { BlockPage } from "./block-page.ts";
-import { Linked } from "./deadline.ts";
 import { type Description, describe } from "./description.ts";
 import { askAboutCanary, once } from "./icap-canary.ts";
 import type { LargeCanary } from "./large-canary.ts";
@@ -15,6 +14,7 @@ import { type CanaryAnswer, Proof, type ProofLog, type ProofState, type Standing
 import { SizeProof, type SizeProofLog } from "./proven-size.ts";
 import type { Patience } from "./replica-patience.ts";
 import { ReturnedBody } from "./returned-body.ts";
+import { ScansUnderWay } from "./scans-under-way.ts";
 import type { KeptOutcome, Replacement, ScanContext, ScanSubject, ScanVerdict, Stamp } from "./scanner.ts";
 import { ASSUMED_SIZE } from "./size-search.ts";
 import { Suspension, type SuspensionRules } from "./suspension.ts";
@@ -82,8 +82,7 @@ export class Replica implements AsyncDisposable {
   readonly #proof: Proof;
   readonly #size: SizeProof | undefined;
   readonly #suspension: Suspension;
-  /** Those that were asked for under the last standing. */
-  #scans: { readonly standing: Standing; readonly underWay: Set<Linked> } | undefined;
+  readonly #underWay = new ScansUnderWay();
   /** When it last gave a verdict on media, by the clock. */
   #lastVerdict = Number.NEGATIVE_INFINITY;
 
@@ -237,12 +236,10 @@ export class Replica implements AsyncDisposable {
   async ask(subject: ScanSubject, patience: Patience | undefined, signal: AbortSignal): Promise<ReplicaAnswer> {
     const { standing } = this.#proof;
     if (standing === undefined) return { kind: "unproven", why: this.problem };
-    using scan = new Linked(signal);
+    const scan = this.#underWay.begin(standing, signal);
     const page = this.#sendsRequests ? new BlockPage() : undefined;
     const returned = subject.replacement === undefined || page !== undefined ? undefined : new ReturnedBody(subject.replacement);
     const back = page ?? returned;
-    const underWay = this.#under(standing);
-    underWay.add(scan);
     try {
       const before = await this.#beyond(subject.size, standing, scan.signal);
       if (before !== undefined) return before;
@@ -264,21 +261,9 @@ export class Replica implements AsyncDisposable {
       if (standing.lost.aborted) return { kind: "unproven", why: this.problem };
       return this.#failed(error);
     } finally {
-      underWay.delete(scan);
+      scan[Symbol.dispose]();
       if (returned !== undefined) await returned[Symbol.asyncDispose]();
     }
-  }
-
-  /** Where scans are to be kept while they are under way: they end with this standing. */
-  #under(standing: Standing): Set<Linked> {
-    if (this.#scans?.standing === standing) return this.#scans.underWay;
-    const underWay = new Set<Linked>();
-    this.#scans = { standing, underWay };
-    const end = (): void => {
-      for (const scan of underWay) scan.abort(standing.lost.reason as Error);
-    };
-    standing.lost.addEventListener("abort", end, { once: true });
-    return underWay;
   }
 
   /** Where nothing but a page says why the file is blocked, its text is the reason. */

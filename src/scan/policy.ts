@@ -209,7 +209,7 @@ export class Policy {
     places?: () => Place,
   ): Promise<Round> {
     // Where one alone is asked, nobody is to be cancelled.
-    using settled = scanners.length > 1 ? new Linked(signal) : undefined;
+    const settled = scanners.length > 1 ? new Linked(signal) : undefined;
     const scanSignal = settled?.signal ?? signal;
     const verdicts: Said[] = [];
     const failures: unknown[] = [];
@@ -224,6 +224,7 @@ export class Policy {
         }
       }),
     );
+    settled?.[Symbol.dispose]();
     return { verdicts, failures };
   }
 

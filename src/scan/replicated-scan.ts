@@ -87,19 +87,20 @@ export class ReplicatedScan {
   async #ask(first: Replica): Promise<ScanVerdict | undefined> {
     const { replicas, subject, signal, patience, clock } = this.#options;
     // Where there is nobody else, nobody is quicker.
-    using over = replicas.length > 1 ? new Linked(signal) : undefined;
+    const over = replicas.length > 1 ? new Linked(signal) : undefined;
     const race: Race = { first, since: clock(), over, second: undefined, verdict: undefined, failures: [] };
-    {
-      using waiting = new Patience(patience(subject.size), () => {
-        first.keepsWaiting();
-        const other = this.#next();
-        if (other?.hasRoom !== true) return false;
-        race.second = this.#enter(race, other);
-        return true;
-      });
-      await this.#enter(race, first, waiting);
-    }
+    const waiting = new Patience(patience(subject.size), () => {
+      first.keepsWaiting();
+      const other = this.#next();
+      if (other?.hasRoom !== true) return false;
+      race.second = this.#enter(race, other);
+      return true;
+    });
+    // Neither of them rejects; `using` would cost as much as all else here.
+    await this.#enter(race, first, waiting);
+    waiting[Symbol.dispose]();
     if (race.second !== undefined) await race.second;
+    over?.[Symbol.dispose]();
     if (race.verdict !== undefined) return race.verdict;
     for (const failure of race.failures) throw failure;
     return undefined;
