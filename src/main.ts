@@ -10,7 +10,7 @@ import type { Gateway } from "./gateway.ts";
 import type { Logger } from "./observability/log.ts";
 import type { Primary } from "./primary.ts";
 
-tuneGarbageCollection();
+keepYoungGenerationSmall();
 cacheCompiledCode();
 
 const USAGE = `Usage:
@@ -178,12 +178,10 @@ function stopRequested(log: Logger): Promise<NodeJS.Signals> {
 
 /**
  * Media passes through buffers that live for an instant. A young generation that grows with the load collects them late: `npm run bench -- --only large`
- * shows 60 MB more at its peak, and is slower. Where it begins is for who starts Node to say, as bin/ does. And unless buffers count towards the
- * limit of the whole heap, all of it is searched for garbage after every 64 MB of them, although the young generation's collections free nearly all.
+ * shows 60 MB more at its peak, and is slower. Where it begins is for who starts Node to say, as bin/ does.
  */
-function tuneGarbageCollection(): void {
+function keepYoungGenerationSmall(): void {
   setFlagsFromString("--semi-space-growth-factor=1");
-  setFlagsFromString("--external-memory-accounted-in-global-limit");
 }
 
 /** Saves a fifth of the time to start. */

@@ -42,6 +42,12 @@ export class Reservation {
   }
 }
 
+/** Bytes in memory, and in a file. */
+interface Share {
+  readonly memory: number;
+  readonly disk: number;
+}
+
 interface Waiter {
   readonly capacity: number;
   readonly admit: (reservation: Reservation) => void;
@@ -71,44 +77,20 @@ export class SpoolBudget {
    * Room for `capacity` bytes, in turn.
    * @throws GatewayError `no_room` when it could never fit, `shutting_down` after `close`; the signal's reason.
    */
-  reserve(capacity: number, signal: AbortSignal): Promise<Reservation> {
-    const { promise, resolve, reject } = Promise.withResolvers<Reservation>();
-    if (this.#closed) reject(new GatewayError("shutting_down"));
-    else if (signal.aborted) reject(signal.reason);
-    else if (!this.#couldFit(capacity)) {
-      reject(new GatewayError("no_room", { detail: `${capacity} bytes fit in neither scan.spool.memory nor scan.spool.disk` }));
-    } else {
-      const leave = () => {
-        signal.removeEventListener("abort", abort);
-        this.#line.delete(waiter);
-      };
-      const waiter: Waiter = {
-        capacity,
-        admit: (reservation) => {
-          leave();
-          resolve(reservation);
-        },
-        refuse: (reason) => {
-          leave();
-          reject(reason);
-        },
-      };
-      const abort = () => {
-        waiter.refuse(signal.reason);
-        this.#serve();
-      };
-      this.#line.add(waiter);
-      signal.addEventListener("abort", abort, { once: true });
-      this.#serve();
+  async reserve(capacity: number, signal: AbortSignal): Promise<Reservation> {
+    if (this.#closed) throw new GatewayError("shutting_down");
+    signal.throwIfAborted();
+    if (!this.#couldFit(capacity)) {
+      throw new GatewayError("no_room", { detail: `${capacity} bytes fit in neither scan.spool.memory nor scan.spool.disk` });
     }
-    return promise;
+    const share = this.#line.size === 0 ? this.#shareOf(capacity, this.#freeMemory, this.#freeDisk) : undefined;
+    return share === undefined ? this.#wait(capacity, signal) : this.#setAside(share);
   }
 
   /** Room in memory alone, if it can be had without anybody waiting longer for it. */
   tryReserve(capacity: number): Reservation | undefined {
-    const { inMemory, memory } = this.#options;
-    if (this.#closed || this.#line.size > 0 || capacity > Math.min(inMemory, memory - this.#memory)) return undefined;
-    return this.#take(capacity, 0);
+    if (this.#closed || this.#line.size > 0 || capacity > Math.min(this.#options.inMemory, this.#freeMemory)) return undefined;
+    return this.#setAside({ memory: capacity, disk: 0 });
   }
 
   /** Refuses all who wait, and all who come. */
@@ -117,34 +99,72 @@ export class SpoolBudget {
     for (const waiter of this.#line) waiter.refuse(new GatewayError("shutting_down"));
   }
 
+  #wait(capacity: number, signal: AbortSignal): Promise<Reservation> {
+    const { promise, resolve, reject } = Promise.withResolvers<Reservation>();
+    const leave = () => {
+      signal.removeEventListener("abort", abort);
+      this.#line.delete(waiter);
+    };
+    const waiter: Waiter = {
+      capacity,
+      admit: (reservation) => {
+        leave();
+        resolve(reservation);
+      },
+      refuse: (reason) => {
+        leave();
+        reject(reason);
+      },
+    };
+    const abort = () => {
+      waiter.refuse(signal.reason);
+      this.#serve();
+    };
+    this.#line.add(waiter);
+    signal.addEventListener("abort", abort, { once: true });
+    this.#serve();
+    return promise;
+  }
+
   #couldFit(capacity: number): boolean {
     return capacity <= this.#options.disk || (capacity <= this.#options.inMemory && capacity <= this.#options.memory);
   }
 
   /** Admits whoever can be, in order. Once one has to wait for memory or disk, those behind it get none of that. */
   #serve(): void {
-    let freeMemory = this.#options.memory - this.#memory;
-    let freeDisk = this.#options.disk - this.#disk;
+    let freeMemory = this.#freeMemory;
+    let freeDisk = this.#freeDisk;
     for (const waiter of this.#line) {
       if (freeMemory < 0 && freeDisk < 0) return;
-      const { capacity } = waiter;
-      const small = capacity <= this.#options.inMemory;
-      if (small && capacity <= freeMemory) {
-        freeMemory -= capacity;
-        waiter.admit(this.#take(capacity, 0));
-      } else if (capacity <= freeDisk) {
-        const memory = !small && this.#options.inMemory <= freeMemory ? this.#options.inMemory : 0;
-        freeMemory -= memory;
-        freeDisk -= capacity;
-        waiter.admit(this.#take(memory, capacity));
+      const share = this.#shareOf(waiter.capacity, freeMemory, freeDisk);
+      if (share !== undefined) {
+        freeMemory -= share.memory;
+        freeDisk -= share.disk;
+        waiter.admit(this.#setAside(share));
       } else {
         freeDisk = -1;
-        if (small) freeMemory = -1;
+        if (waiter.capacity <= this.#options.inMemory) freeMemory = -1;
       }
     }
   }
 
-  #take(memory: number, disk: number): Reservation {
+  get #freeMemory(): number {
+    return this.#options.memory - this.#memory;
+  }
+
+  get #freeDisk(): number {
+    return this.#options.disk - this.#disk;
+  }
+
+  /** What a spool of this capacity takes of what is free; undefined when it has to wait. */
+  #shareOf(capacity: number, freeMemory: number, freeDisk: number): Share | undefined {
+    const { inMemory } = this.#options;
+    if (capacity <= inMemory && capacity <= freeMemory) return { memory: capacity, disk: 0 };
+    if (capacity > freeDisk) return undefined;
+    return { memory: capacity > inMemory && inMemory <= freeMemory ? inMemory : 0, disk: capacity };
+  }
+
+  #setAside({ memory, disk }: Share): Reservation {
     this.#memory += memory;
     this.#disk += disk;
     return new Reservation(memory, disk, (freedMemory, freedDisk) => {

@@ -45,7 +45,7 @@ const BLOCK = 128 * 1024;
  * Chunks of at least so many bytes are kept as they are, where they are nearly all that their memory holds. The others are copied: what a peer sends byte by byte, or
  * hides in something larger, would take a multiple of what was reserved for it.
  */
-const KEPT_AS_IT_IS = 16 * 1024;
+const KEPT_AS_IT_IS = 4 * 1024;
 const NEARLY_ALL = 7 / 8;
 
 /** Makes spools within a budget of memory and disk that all of them share. */
