@@ -1,6 +1,7 @@
 /** Who may come in, and who waits: a share for each client, slots for the work, and a bound on everything. */
 import { LRUCache } from "lru-cache";
 import { GatewayError } from "../errors.ts";
+import { Held } from "./held.ts";
 import { Line } from "./line.ts";
 
 export interface AdmissionOptions {
@@ -24,19 +25,13 @@ export class Entry implements Disposable {
   /** Held once more: by a scan that may outlive the request. */
   share(): Disposable {
     this.#holders += 1;
-    let held = true;
-    return {
-      [Symbol.dispose]: () => {
-        if (held) this.#release();
-        held = false;
-      },
-    };
+    return new Held(this.#release);
   }
 
-  #release(): void {
+  readonly #release = (): void => {
     this.#holders -= 1;
     if (this.#holders === 0) this.#leave();
-  }
+  };
 
   [Symbol.dispose](): void {
     this.#release();
@@ -106,13 +101,11 @@ export class Admission {
     const inside = this.#inside.get(key) ?? 0;
     if (inside >= most) throw new GatewayError("rate_limited", { detail: "too many requests of one client at once" });
     this.#inside.set(key, inside + 1);
-    return {
-      [Symbol.dispose]: () => {
-        const left = (this.#inside.get(key) ?? 1) - 1;
-        if (left === 0) this.#inside.delete(key);
-        else this.#inside.set(key, left);
-      },
-    };
+    return new Held(() => {
+      const left = (this.#inside.get(key) ?? 1) - 1;
+      if (left === 0) this.#inside.delete(key);
+      else this.#inside.set(key, left);
+    });
   }
 
   /** As `enter`, for one user, however many tokens. @throws GatewayError `rate_limited` when this user has a client's share already. */

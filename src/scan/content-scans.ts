@@ -204,9 +204,14 @@ export class ContentScans {
       ...(context === undefined ? {} : { context }),
     };
     const judging = policy.judge(subject, signal, replacements && (() => replacements.place()));
-    using advice = this.#advisers.ask({ scanners: policy.advisers, commission, subject, type, hold: () => shared.hold() });
-    const judgement = await judging;
-    if (judgement.outcome !== "infected") advice.goOn();
+    const advice = this.#advisers.ask({ scanners: policy.advisers, commission, subject, type, hold: () => shared.hold() });
+    let judgement: Awaited<typeof judging>;
+    try {
+      judgement = await judging;
+      if (judgement.outcome !== "infected") advice.goOn();
+    } finally {
+      advice[Symbol.dispose]();
+    }
     const decision =
       judgement.outcome === "replaced"
         ? ((await replacements?.judge(judgement, { policy, types, original: type, context }, signal)) ?? blocked(judgement))

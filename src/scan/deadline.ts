@@ -1,19 +1,22 @@
 /** Waiting with an end: signals that carry the error which the end means. */
 
+/** What a signal may depend on. */
+export type Parent = AbortSignal | Fanout;
+
 /**
  * A signal that aborts with its first parent that does, or by `abort`; disposing it lets go of the parents. In place of `AbortSignal.any`, which costs
  * several times as much, and leaves something at each parent until garbage is collected.
  */
 export class Linked implements Disposable {
   readonly #controller = new AbortController();
-  readonly #links: { parent: AbortSignal; abort: () => void }[] = [];
+  readonly #links: { readonly parent: Parent; readonly abort: () => void }[] = [];
 
-  constructor(...parents: readonly AbortSignal[]) {
+  constructor(...parents: readonly Parent[]) {
     for (const parent of parents) {
       const abort = (): void => this.#controller.abort(parent.reason);
       if (parent.aborted) abort();
       else {
-        parent.addEventListener("abort", abort, { once: true });
+        parent.addEventListener("abort", abort, ONCE);
         this.#links.push({ parent, abort });
       }
     }
@@ -33,11 +36,43 @@ export class Linked implements Disposable {
   }
 }
 
+const ONCE = { once: true } as const;
+
+/**
+ * One signal that many others depend on, all at the same time: they hang on one listener, since a signal looks through all of its listeners whenever
+ * one comes or goes.
+ */
+export class Fanout {
+  readonly #signal: AbortSignal;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+    signal.addEventListener("abort", () => this.#listeners.forEach((listener) => listener()), ONCE);
+  }
+
+  get aborted(): boolean {
+    return this.#signal.aborted;
+  }
+
+  get reason(): unknown {
+    return this.#signal.reason;
+  }
+
+  addEventListener(_type: "abort", listener: () => void, _options: { readonly once: true }): void {
+    this.#listeners.add(listener);
+  }
+
+  removeEventListener(_type: "abort", listener: () => void): void {
+    this.#listeners.delete(listener);
+  }
+}
+
 /** A signal that aborts with `expired()` after `milliseconds`, or with a parent's reason; disposing it lets go of timer and parents. */
 export class Deadline extends Linked {
   #timer: NodeJS.Timeout;
 
-  constructor(milliseconds: number, expired: () => Error, ...parents: readonly AbortSignal[]) {
+  constructor(milliseconds: number, expired: () => Error, ...parents: readonly Parent[]) {
     super(...parents);
     this.#timer = setTimeout(() => this.abort(expired()), milliseconds);
   }

@@ -8,7 +8,7 @@ import type { VerdictKeys } from "../verdicts/keys.ts";
 import type { SourceRecord } from "../verdicts/store.ts";
 import type { Advisers } from "./advisers.ts";
 import { type Arriving, ContentScans, type ContentScansOptions, type Specimen, decrypted } from "./content-scans.ts";
-import { Deadline, Linked } from "./deadline.ts";
+import { Deadline, Linked, type Parent } from "./deadline.ts";
 import { type Arrival, Intake } from "./intake.ts";
 import { prefixOf } from "./prefix.ts";
 import type { Finding, Panel } from "./recall.ts";
@@ -50,10 +50,17 @@ export class Examination {
    * Fetches with the request's own credentials and finds out; whoever calls it holds a slot. The request's own signal is not heeded: the verdict is wanted by others.
    * @throws GatewayError for whatever keeps a verdict from being had; the reason of `stop`.
    */
-  async run(key: string, request: MediaRequest, panel: Panel, stop: AbortSignal): Promise<Examined> {
-    const { source, maxFileSize, timeout } = this.#options;
-    using time = new Deadline(timeout, tookTooLong, stop);
-    const { signal } = time;
+  async run(key: string, request: MediaRequest, panel: Panel, stop: Parent): Promise<Examined> {
+    const time = new Deadline(this.#options.timeout, tookTooLong, stop);
+    try {
+      return await this.#fetched(key, request, panel, time.signal);
+    } finally {
+      time[Symbol.dispose]();
+    }
+  }
+
+  async #fetched(key: string, request: MediaRequest, panel: Panel, signal: AbortSignal): Promise<Examined> {
+    const { source, maxFileSize } = this.#options;
     const fetched = await source.fetch(request.mxc, request.variant, request.credentials, signal, request.asked);
     try {
       if (fetched.size !== undefined) {
@@ -130,7 +137,7 @@ export class Examination {
   ): Promise<{ readonly finding: Finding; readonly arrival: Arrival }> {
     const { verdicts, keys } = this.#options;
     const { commission, panel } = specimen;
-    using unneeded = new Linked(signal);
+    const unneeded = new Linked(signal);
     const live = this.#scans.whileArriving(specimen, unneeded.signal);
     // Awaited below, but it may fail before that: the rest is then downloaded only where it may turn out that an operator allowed it.
     live?.catch((failure: unknown) => {
@@ -153,6 +160,7 @@ export class Examination {
         unneeded.abort(new Error("the scan is not needed any more"));
         await live.catch(() => undefined);
       }
+      unneeded[Symbol.dispose]();
     }
   }
 

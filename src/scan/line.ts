@@ -1,5 +1,6 @@
 /** A bounded number of slots, and a bounded line before them. */
 import { GatewayError } from "../errors.ts";
+import { Held } from "./held.ts";
 
 /** First come, first served. */
 export class Line {
@@ -25,7 +26,7 @@ export class Line {
   tryAcquire(): Disposable | undefined {
     if (this.#taken >= this.#slots) return undefined;
     this.#taken += 1;
-    return this.#slot();
+    return new Held(this.#pass);
   }
 
   /**
@@ -51,20 +52,13 @@ export class Line {
     });
   }
 
-  #slot(): Disposable {
-    let held = true;
-    return {
-      [Symbol.dispose]: () => {
-        if (!held) return;
-        held = false;
-        const [next] = this.#waiting;
-        if (next === undefined) this.#taken -= 1;
-        else {
-          // The slot changes hands without becoming free in between, so nobody jumps the line.
-          this.#waiting.delete(next);
-          next(this.#slot());
-        }
-      },
-    };
-  }
+  /** The slot changes hands without becoming free in between, so nobody jumps the line. */
+  readonly #pass = (): void => {
+    const [next] = this.#waiting;
+    if (next === undefined) this.#taken -= 1;
+    else {
+      this.#waiting.delete(next);
+      next(new Held(this.#pass));
+    }
+  };
 }

@@ -3,7 +3,7 @@ import { GatewayError } from "../errors.ts";
 import type { Entry } from "./admission.ts";
 import { Advisers } from "./advisers.ts";
 import { refusal, verdictAnswer } from "./answer.ts";
-import { Deadline, waitFor } from "./deadline.ts";
+import { Deadline, Fanout, waitFor } from "./deadline.ts";
 import { Examination, type ExaminationOptions, type Examined } from "./examination.ts";
 import { KnownMedia, type KnownMediaOptions } from "./known-media.ts";
 import { refuseOpaque } from "./opaque.ts";
@@ -53,6 +53,7 @@ export class Pipeline {
   readonly #flights = new SingleFlight<Found>();
   readonly #running = new Set<PromiseLike<unknown>>();
   readonly #stop = new AbortController();
+  readonly #ends = new Fanout(this.#stop.signal);
   #closing = false;
 
   constructor(options: PipelineOptions) {
@@ -199,8 +200,8 @@ export class Pipeline {
     for (;;) {
       const turn = await sharing.lead(name, known, this.#stop.signal);
       if ("known" in turn) return turn;
-      using free = admission.scans.tryAcquire();
-      if (free !== undefined) return await this.#examineUnder(turn.lease, key, request);
+      const free = admission.scans.tryAcquire();
+      if (free !== undefined) return await this.#examineUnder(turn.lease, key, request).finally(() => free[Symbol.dispose]());
       await turn.lease?.[Symbol.asyncDispose]();
       using _slot = await this.#slot();
       const again = await sharing.tryLead(name, known);
@@ -224,13 +225,13 @@ export class Pipeline {
   }
 
   async #examine(key: string, request: MediaRequest): Promise<Found> {
-    return { examined: await this.examination.run(key, request, this.panel, this.#stop.signal) };
+    return { examined: await this.examination.run(key, request, this.panel, this.#ends) };
   }
 
   /** In its turn. @throws GatewayError `rate_limited`, `scanner_unavailable`; whatever ends the gateway. */
   async #slot(): Promise<Disposable> {
     const { admission, timeout } = this.#options;
-    using time = new Deadline(timeout, waitedTooLong, this.#stop.signal);
+    using time = new Deadline(timeout, waitedTooLong, this.#ends);
     return await admission.scans.acquire(time.signal);
   }
 

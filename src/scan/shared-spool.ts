@@ -12,14 +12,26 @@ export class SharedSpool {
   /** Not to be called any more once everybody has let go. */
   hold(): AsyncDisposable {
     this.#holders += 1;
-    let held = true;
-    return {
-      [Symbol.asyncDispose]: async () => {
-        if (!held) return;
-        held = false;
-        this.#holders -= 1;
-        if (this.#holders === 0) await this.spool.close();
-      },
-    };
+    return new Hold(this.#letGo);
+  }
+
+  readonly #letGo = async (): Promise<void> => {
+    this.#holders -= 1;
+    if (this.#holders === 0) await this.spool.close();
+  };
+}
+
+class Hold implements AsyncDisposable {
+  #letGo: (() => Promise<void>) | undefined;
+
+  constructor(letGo: () => Promise<void>) {
+    this.#letGo = letGo;
+  }
+
+  /** Idempotent. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const letGo = this.#letGo;
+    this.#letGo = undefined;
+    await letGo?.();
   }
 }
