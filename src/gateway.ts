@@ -232,9 +232,9 @@ function openSpools({ scan }: Config): SpoolPool {
   });
 }
 
-/** Where the homeserver is asked each time, it sends the bytes as well, and none need to be held. */
+/** Where the homeserver is asked each time, it sends the bytes as well; those of small media cost less to let come than the connection that would be cut. */
 function openMemory({ download, result_cache: { media_memory: bytes, max_file_size: largest } }: Config): MediaMemory {
-  return new MediaMemory({ bytes: download.authorization_ttl > 0 ? bytes : 0, largest });
+  return new MediaMemory({ bytes, smallest: download.authorization_ttl > 0 ? 0 : PIECE_SIZE + 1, largest });
 }
 
 function cutOff(listener: Listener): Promise<void> {

@@ -62,6 +62,9 @@ export class KnownMedia {
     // The homeserver's yes to this very request is there; what it refuses never gets here.
     let handedOn = false;
     try {
+      // What is large and held need not come a second time.
+      const held = fetched.size === known.source.size && fetched.size > PIECE_SIZE ? this.#held(key, request, known, fetched) : undefined;
+      if (held !== undefined) return held;
       const answer = await this.#answerFrom(fetched, key, request, known, deadline);
       handedOn = answer.kind === "media" && request.want === "bytes";
       return answer;
@@ -76,15 +79,19 @@ export class KnownMedia {
 
   /** What can be said without the homeserver, if that is enough. */
   #remembered(key: string, request: MediaRequest, known: SharedFinding): MediaAnswer | undefined {
+    return request.want === "verdict" ? this.#verdict(request, known) : this.#held(key, request, known);
+  }
+
+  /** Media from memory, if it is there, with the headers of the homeserver's answer to this very request, if it was asked. */
+  #held(key: string, request: MediaRequest, known: SharedFinding, headers?: FetchedMedia): MediaAnswer | undefined {
     const { source } = known;
-    if (request.want === "verdict") return this.#verdict(request, known);
-    const held = this.#options.memory.get(key, request.mxc, source);
+    const held = request.want === "verdict" ? undefined : this.#options.memory.get(key, request.mxc, source);
     if (held === undefined) return undefined;
     try {
       this.#verdict(request, known);
       request.journal.size = source.size;
       const body = request.want === "head" ? nothing() : this.#recall.unlessBlocked(source.digest, slices(held.bytes));
-      return mediaAnswer(held, source.size, body, async () => held[Symbol.dispose]());
+      return mediaAnswer(headers ?? held, source.size, body, async () => held[Symbol.dispose]());
     } catch (error) {
       held[Symbol.dispose]();
       throw error;

@@ -5,7 +5,9 @@ import type { SourceRecord } from "../verdicts/store.ts";
 export interface MediaMemoryOptions {
   /** Bytes of all media together, those included that slow readers still hold; 0: none is held. */
   readonly bytes: number;
-  /** Bytes of the largest media that is held. */
+  /** Bytes of the smallest media that is held; 0 by default. */
+  readonly smallest?: number;
+  /** Bytes of the largest. */
   readonly largest: number;
 }
 
@@ -34,13 +36,15 @@ const OVERHEAD = 1024;
  */
 export class MediaMemory {
   readonly #bytes: number;
+  readonly #smallest: number;
   readonly #largest: number;
   /** The one used longest ago first. */
   readonly #entries = new Map<string, Entry>();
   #taken = 0;
 
-  constructor({ bytes, largest }: MediaMemoryOptions) {
+  constructor({ bytes, smallest = 0, largest }: MediaMemoryOptions) {
     this.#bytes = bytes;
+    this.#smallest = smallest;
     this.#largest = Math.min(largest, bytes - OVERHEAD);
   }
 
@@ -78,7 +82,7 @@ export class MediaMemory {
    * @param body yields what the record says, or throws
    */
   keep(source: string, mxc: Mxc, record: SourceRecord, headers: Headers, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
-    return record.size > this.#largest ? body : this.#keeping(keyOf(source, mxc), record, headers, body);
+    return record.size < this.#smallest || record.size > this.#largest ? body : this.#keeping(keyOf(source, mxc), record, headers, body);
   }
 
   async *#keeping(key: string, record: SourceRecord, headers: Headers, body: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {

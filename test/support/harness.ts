@@ -58,6 +58,8 @@ export interface HarnessOptions {
   readonly now?: () => number;
   /** Bytes of clean media that are held; none by default. */
   readonly mediaMemory?: number;
+  /** Bytes of the smallest media that is held there; 0 by default. */
+  readonly smallestHeld?: number;
   /** Serves the homeserver's own media paths as well. */
   readonly transparent?: { readonly onOpaque: "pass" | "block"; readonly timeout?: number };
   /** Bytes of all spools together. */
@@ -213,7 +215,11 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const pipeline = new Pipeline({
     source: asked,
     permits: ({ mxc, variant, credentials, asked }) => permissions?.permits(mxc, variant, credentials, asked) ?? false,
-    memory: new MediaMemory({ bytes: options.mediaMemory ?? 0, largest: options.mediaMemory ?? 0 }),
+    memory: new MediaMemory({
+      bytes: options.mediaMemory ?? 0,
+      smallest: options.smallestHeld ?? 0,
+      largest: options.mediaMemory ?? 0,
+    }),
     spools,
     types: stack.use(createTypeDetector()),
     policy: new Policy(scanners, policyOptions, events),
