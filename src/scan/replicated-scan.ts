@@ -96,7 +96,7 @@ export class ReplicatedScan {
       race.second = this.#enter(race, other);
       return true;
     });
-    // Neither of them rejects; `using` would cost as much as all else here.
+    // Neither of them rejects, so what is held here is let go of without `finally` or `using`.
     await this.#enter(race, first, waiting);
     waiting[Symbol.dispose]();
     if (race.second !== undefined) await race.second;
