@@ -205,19 +205,18 @@ export class ContentScans {
     };
     const judging = policy.judge(subject, signal, replacements && (() => replacements.place()));
     const advice = this.#advisers.ask({ scanners: policy.advisers, commission, subject, type, hold: () => shared.hold() });
-    let judgement: Awaited<typeof judging>;
     try {
-      judgement = await judging;
+      const judgement = await judging;
       if (judgement.outcome !== "infected") advice.goOn();
+      const decision =
+        judgement.outcome === "replaced"
+          ? ((await replacements?.judge(judgement, { policy, types, original: type, context }, signal)) ?? withoutReplacement(judgement))
+          : judgement;
+      journal.scanMs = performance.now() - started;
+      return decision;
     } finally {
       advice[Symbol.dispose]();
     }
-    const decision =
-      judgement.outcome === "replaced"
-        ? ((await replacements?.judge(judgement, { policy, types, original: type, context }, signal)) ?? withoutReplacement(judgement))
-        : judgement;
-    journal.scanMs = performance.now() - started;
-    return decision;
   }
 }
 
