@@ -1,6 +1,6 @@
 /**
  * `npm run bench:profile -- FILE [--top 30]`: where the time in a CPU profile went, by function and by package or room. `npm run bench -- --profile DIRECTORY`
- * writes such profiles.
+ * writes such profiles; lines in them are those of the build, below dist/.
  */
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";

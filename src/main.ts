@@ -177,8 +177,8 @@ function stopRequested(log: Logger): Promise<NodeJS.Signals> {
 }
 
 /**
- * Media passes through buffers that live for an instant. A young generation that grows with the load collects them late: `npm run bench -- --only large`
- * shows 60 MB more at its peak, and is slower. Where it begins is for who starts Node to say, as bin/ does.
+ * Media passes through buffers that live for an instant. A young generation that grows with the load collects them late, and more memory is taken at the
+ * peak (`npm run bench -- --only large`, with and without this). Where it begins is for who starts Node to say, as bin/ does.
  */
 function keepYoungGenerationSmall(): void {
   setFlagsFromString("--semi-space-growth-factor=1");

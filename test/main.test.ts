@@ -240,6 +240,16 @@ describe("the launcher", () => {
     expect(await new Run([...old, "/nowhere"]).ended).toMatchObject({ code: 2, stderr: "/nowhere: is not there\n" });
   });
 
+  it("starts Node with the flags that everything else does which starts the gateway", async () => {
+    const starters = ["bin/node26.mjs", "bin/matrix-icap-gateway.mjs", "docker/gateway/Dockerfile", "package.json", "bench/gateway.ts"];
+    const flags = await Promise.all(
+      starters.map(async (file) => (await readFile(join(BIN, "../..", file), "utf8")).match(/--min-semi-space-size=\d+/g)),
+    );
+    const [first] = flags[0] ?? [];
+    expect(first).toBeDefined();
+    expect(flags).toEqual(starters.map(() => [first]));
+  });
+
   it.each([
     [
       "forwards signals",

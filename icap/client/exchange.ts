@@ -188,11 +188,11 @@ class Exchange implements ConnectionOwner, SenderLink {
       this.#fail(cause);
       return;
     }
-    const { answer: head, ending: end } = this.#reader;
+    const { answer, ending } = this.#reader;
     // It is complete; only the one who takes the body is not there yet.
-    if (end !== undefined) return;
-    if (head !== undefined && this.#sent !== "all") {
-      this.#succeed(head, false);
+    if (ending !== undefined) return;
+    if (answer !== undefined && this.#sent !== "all") {
+      this.#succeed(answer, false);
       return;
     }
     const how = cause === undefined ? "" : ` (${systemCode(cause)})`;

@@ -19,8 +19,8 @@ const BEARER = /^bearer\s+(\S+)$/i;
 export class Caller {
   readonly #options: CallerOptions;
   /**
-   * Clients are told apart, for fairness, without their tokens being kept. What is kept is SHA-256 of this and the token: it never leaves the process, so
-   * nobody can lengthen it, which is all that HMAC would prevent at ten times the price; and without this, nobody can try tokens on it.
+   * Clients are told apart, for fairness, without their tokens being kept. What is kept is SHA-256 of this and the token: without this, nobody can try tokens
+   * on it. That it could be lengthened, which an HMAC would prevent, harms nobody, for it never leaves the process.
    */
   readonly #secret = randomBytes(32).toString("hex");
 

@@ -15,6 +15,7 @@ export const inStandardForm: MiddlewareHandler<HttpEnv> = async (context, next) 
 export function errorAnswer(context: Context<HttpEnv>, thrown: unknown): Response {
   const failure = asGatewayError(thrown);
   const { env } = context;
+  // What fails before its handler, or has none, has not been given one yet.
   env.route = routePath(context, -1);
   env.failure = failure;
   return sendJson(context, failure.status, failure.body(env.errorForm), failure.headers);

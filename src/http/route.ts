@@ -16,7 +16,7 @@ const ALLOW = { GET: "GET, HEAD, OPTIONS", POST: "POST, OPTIONS", PUT: "PUT, OPT
 /** Puts them into the application, in this order. */
 export function mount(app: Hono<HttpEnv>, routes: readonly Route[]): void {
   for (const { method, path, handle } of routes) {
-    // One handler for all methods: Hono calls a single one without the machinery of its middleware.
+    // One handler for all methods: where it is the only one on a path, Hono calls it without the machinery of its middleware.
     app.all(path, (context) => {
       const asked = context.req.method;
       if (asked !== method && !(asked === "HEAD" && method === "GET"))

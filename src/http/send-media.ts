@@ -1,4 +1,4 @@
-/** Media on its way to the client, through Node's own stream: a web stream would cost a quarter of the speed. */
+/** Media on its way to the client, through Node's own stream, which tells when the reader keeps it waiting. */
 import type { ServerResponse } from "node:http";
 import { COMMON_HEADERS } from "./common-headers.ts";
 

@@ -1,6 +1,6 @@
 /**
- * Answers on their way to the client, through Node's own stream: a Response of the web, with its Headers, would cost a sixth of a small answer.
- * Every answer has the common headers; they go with the others, as setting them one by one costs as much as writing them.
+ * Answers on their way to the client, through Node's own answer in place of a Response of the web, which would be made only to be taken apart again.
+ * Every one has the common headers.
  */
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { Context } from "hono";
@@ -9,7 +9,7 @@ import type { HttpEnv } from "./env.ts";
 
 type Headers = Readonly<Record<string, string>>;
 
-/** Answers with this body; of HEAD, Node sends the headers alone, whose `content-length` may then be of a body that is not here. */
+/** Answers with this body, and so ends the answer; the request's report gets the status. To HEAD, Node sends the headers alone, whose `content-length` may then be of a body that is not here. */
 export function send(context: Context<HttpEnv>, status: number, headers: Headers, body: string | Buffer = ""): Response {
   const { env } = context;
   const { outgoing } = env;

@@ -38,6 +38,7 @@ export interface Application {
 
 /** @throws the system's error when the address can't be had. */
 export async function listen(app: Application, options: ListenOptions): Promise<Listener> {
+  // The server below is HTTP/1.1's, so the bindings are, too.
   const handler = getRequestListener((request, bindings) => app.fetch(request, bindings as HttpBindings), {
     overrideGlobalObjects: false,
     autoCleanupIncoming: false,

@@ -45,7 +45,10 @@ export class Permissions implements MediaSource, Forwarder, Identifier {
   readonly #homeserver: MediaSource & Forwarder & Identifier;
   readonly #ttl: number;
   readonly #now: () => number;
-  /** Tokens are not kept, only what can't be turned back into them. It never leaves the process, so a SHA-256 with a secret before it does for an HMAC. */
+  /**
+   * Tokens are not kept, only SHA-256 of this and the token: without this, nobody can try tokens on it. That it could be lengthened, which an HMAC would
+   * prevent, harms nobody, for it never leaves the process.
+   */
   readonly #secret = randomBytes(32).toString("base64url");
   readonly #standings = new LRUCache<string, Standing>({ max: MAX_PERMISSIONS });
   readonly #permissions = new LRUCache<string, Permission>({ max: MAX_PERMISSIONS });

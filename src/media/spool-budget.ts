@@ -83,14 +83,14 @@ export class SpoolBudget {
     if (!this.#couldFit(capacity)) {
       throw new GatewayError("no_room", { detail: `${capacity} bytes fit in neither scan.spool.memory nor scan.spool.disk` });
     }
-    const share = this.#line.size === 0 ? this.#shareOf(capacity, this.#freeMemory, this.#freeDisk) : undefined;
-    return share === undefined ? this.#wait(capacity, signal) : this.#setAside(share);
+    return this.tryReserve(capacity) ?? this.#wait(capacity, signal);
   }
 
-  /** Room in memory alone, if it can be had without anybody waiting longer for it. */
+  /** The same, if it can be had now, and without anybody waiting longer for it; else undefined. */
   tryReserve(capacity: number): Reservation | undefined {
-    if (this.#closed || this.#line.size > 0 || capacity > Math.min(this.#options.inMemory, this.#freeMemory)) return undefined;
-    return this.#setAside({ memory: capacity, disk: 0 });
+    if (this.#closed || this.#line.size > 0) return undefined;
+    const share = this.#shareOf(capacity, this.#freeMemory, this.#freeDisk);
+    return share && this.#setAside(share);
   }
 
   /** Refuses all who wait, and all who come. */

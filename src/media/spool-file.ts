@@ -112,10 +112,7 @@ function behind(blocks: readonly Buffer<ArrayBuffer>[], bytes: number): Buffer<A
   });
 }
 
-/**
- * Gives a buffer's memory back now. Left to the garbage collector, which is driven to look at everything by such large pieces, what it takes to
- * encrypt and decrypt would cost several times the encryption.
- */
+/** Gives a buffer's memory back now; it must not be used any more. Left to the garbage collector, such large pieces would drive it to look at the whole heap. */
 function free({ buffer }: Buffer<ArrayBuffer>): void {
   buffer.transfer(0);
 }

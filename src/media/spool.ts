@@ -68,9 +68,7 @@ export class SpoolPool implements AsyncDisposable {
   async create(capacity: number, signal: AbortSignal): Promise<Spool> {
     const reservation = await this.#budget.reserve(capacity, signal);
     try {
-      // Without memory it lives on disk from the start: a disk that fails is better known now than at the first byte.
-      const file =
-        reservation.memory < Math.min(capacity, this.#options.inMemory) ? await SpoolFile.open(this.#options.directory) : undefined;
+      const file = this.#beginsInMemory(capacity, reservation) ? undefined : await SpoolFile.open(this.#options.directory);
       const spool = this.#made(capacity, reservation, file);
       if (!this.#closed && !signal.aborted) return spool;
       await spool.close();
@@ -81,10 +79,13 @@ export class SpoolPool implements AsyncDisposable {
     }
   }
 
-  /** The same without waiting, where memory suffices and there is enough of it, and nobody is in line; else undefined. */
+  /** The same, where nothing has to be waited for: nobody is in line, and there is the memory with which it begins; else undefined. */
   tryCreate(capacity: number): Spool | undefined {
     const reservation = this.#budget.tryReserve(capacity);
-    return reservation && this.#made(capacity, reservation, undefined);
+    if (reservation === undefined) return undefined;
+    if (this.#beginsInMemory(capacity, reservation)) return this.#made(capacity, reservation, undefined);
+    reservation.shrinkTo(0, 0);
+    return undefined;
   }
 
   /** Bytes that are set aside in memory and on disk, and how many wait for room. */
@@ -97,6 +98,11 @@ export class SpoolPool implements AsyncDisposable {
     this.#closed = true;
     this.#budget.close();
     await Promise.all([...this.#open].map((spool) => spool.close()));
+  }
+
+  /** Without memory it lives on disk from the start: a disk that fails is better known then than at the first byte. */
+  #beginsInMemory(capacity: number, { memory }: Reservation): boolean {
+    return memory >= Math.min(capacity, this.#options.inMemory);
   }
 
   #made(capacity: number, reservation: Reservation, file: SpoolFile | undefined): PooledSpool {
@@ -214,6 +220,7 @@ class PooledSpool implements Spool {
       } else if (room === 0) {
         break;
       } else if (isKeptAsItIs(rest)) {
+        // What is held goes to the file first, so that this need not be cut.
         if (rest.length > room && this.#held > 0) break;
         const block = Buffer.from(rest.buffer, rest.byteOffset, Math.min(rest.length, room));
         this.#blocks.push(block);

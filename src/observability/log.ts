@@ -39,8 +39,9 @@ const CAUSE_DEPTH = 5;
 const LONGEST_TEXT = 1000;
 
 /**
- * Lines wait for others, as a write costs more than a line: until there are so many bytes, or for so many milliseconds. No write of several
- * lines is longer than what a pipe of several processes takes in one piece (PIPE_BUF). A process that is killed takes with it what waited; however else it ends, pino writes that.
+ * Lines wait for others, to be written together: until there are so many bytes (`minLength`), or for so many milliseconds (`periodicFlush`). No write of
+ * several lines is longer than what a pipe of several processes takes in one piece (`maxWrite`: Linux's PIPE_BUF). A process that is killed takes with it
+ * what waited; however else it ends, pino writes that.
  */
 const GATHERED = { minLength: 3072, maxWrite: 4096, periodicFlush: 100 };
 
@@ -52,7 +53,7 @@ export function createLogger({ level, stream }: LogOptions): Logger {
       base: null,
       timestamp: timeField(),
       formatters: { level: (label) => ({ level: label }), log: (fields) => redacted(fields) },
-      // pino's own redaction, ten times as slow for paths of any depth, is left what a formatter does not see: the fields of child loggers.
+      // pino's own redaction, whose paths have a depth, is left what a formatter does not see: the fields of child loggers.
       redact: { paths: [...SECRET_NAMES].map((name) => `["${name}"]`), censor: REDACTED },
       serializers: { err: (error: unknown) => describeError(error) },
     },
@@ -60,7 +61,7 @@ export function createLogger({ level, stream }: LogOptions): Logger {
   );
 }
 
-/** The time in ISO 8601, as a part of a line. Lines of one second differ in the milliseconds alone, so the rest is written once. */
+/** Writes the time, in ISO 8601, as a part of a line. Lines of one second differ in the milliseconds alone, so the rest is kept from the one before. */
 function timeField(): () => string {
   let second = NaN;
   let begin = "";
@@ -75,7 +76,7 @@ function timeField(): () => string {
   };
 }
 
-/** What stands under a secret's name is left out, at any depth: of a copy, if there may be such a thing. */
+/** The fields without what stands under a secret's name, at any depth: a copy of them, but where nothing can stand there. */
 function redacted(fields: object, depth = 0): Record<string, unknown> {
   const given = fields as Record<string, unknown>;
   if (isPlain(given)) return given;
@@ -84,7 +85,7 @@ function redacted(fields: object, depth = 0): Record<string, unknown> {
   );
 }
 
-/** As the fields of most lines are: no object among them, and no name of a secret. */
+/** Whether no object is among the fields, and no name of a secret. So it is with most lines. */
 function isPlain(fields: Readonly<Record<string, unknown>>): boolean {
   for (const name of Object.keys(fields)) if (typeof fields[name] === "object" || isSecret(name)) return false;
   return true;

@@ -183,12 +183,14 @@ function namesOf({ attachment, mxc }: Commission): Record<string, unknown> {
   return mxc === undefined ? { uploaded: true } : { encrypted: false, ...mxc };
 }
 
-/** By pattern; of these there are a few dozen. */
+/** By the patterns of the routes, of which there are a few dozen: never by a path, which clients could make up without end. */
 const ROUTE_NAMES = new Map<string, MetricRoute>();
 
 function routeName(pattern: string): MetricRoute {
-  let name = ROUTE_NAMES.get(pattern);
-  if (name === undefined) ROUTE_NAMES.set(pattern, (name = nameFor(pattern)));
+  const known = ROUTE_NAMES.get(pattern);
+  if (known !== undefined) return known;
+  const name = nameFor(pattern);
+  ROUTE_NAMES.set(pattern, name);
   return name;
 }
 

@@ -1,5 +1,4 @@
 /** Content that is decided upon: scanned once, whoever else asks for it, here or at another instance, and the verdict kept. */
-import { createAttachmentDecryptor, type Attachment } from "../crypto/attachment.ts";
 import { GatewayError } from "../errors.ts";
 import type { DetectedType, TypeDetector } from "../media/mime.ts";
 import type { FetchedMedia } from "../media/source.ts";
@@ -8,6 +7,7 @@ import type { Sharing } from "../verdicts/sharing.ts";
 import { type KeptVerdict, PIECE_SIZE, type VerdictRecord } from "../verdicts/store.ts";
 import type { Advisers } from "./advisers.ts";
 import { waitFor } from "./deadline.ts";
+import { decrypted } from "./decrypted.ts";
 import type { PipelineEvents } from "./events.ts";
 import type { Intake } from "./intake.ts";
 import type { Decision, Overridden, Replaced } from "./policy.ts";
@@ -205,23 +205,23 @@ export class ContentScans {
     };
     const judging = policy.judge(subject, signal, replacements && (() => replacements.place()));
     const advice = this.#advisers.ask({ scanners: policy.advisers, commission, subject, type, hold: () => shared.hold() });
-    let judgement: Awaited<typeof judging>;
     try {
-      judgement = await judging;
+      const judgement = await judging;
       if (judgement.outcome !== "infected") advice.goOn();
+      const decision =
+        judgement.outcome === "replaced"
+          ? ((await replacements?.judge(judgement, { policy, types, original: type, context }, signal)) ?? withoutReplacement(judgement))
+          : judgement;
+      journal.scanMs = performance.now() - started;
+      return decision;
     } finally {
       advice[Symbol.dispose]();
     }
-    const decision =
-      judgement.outcome === "replaced"
-        ? ((await replacements?.judge(judgement, { policy, types, original: type, context }, signal)) ?? blocked(judgement))
-        : judgement;
-    journal.scanMs = performance.now() - started;
-    return decision;
   }
 }
 
-function blocked({ why, by }: Replaced): Decision {
+/** What is decided where a replacement is not to be handed on. */
+function withoutReplacement({ why, by }: Replaced): Decision {
   return { outcome: "modified", why, scanner: by.name };
 }
 
@@ -246,14 +246,4 @@ function isWithoutVerdict(error: unknown): boolean {
 /** Errors are never kept, nor is what only the operator's leniency or a scanner's mood decided. */
 function isKept(decision: Decision): decision is VerdictRecord {
   return decision.outcome === "clean" || decision.outcome === "infected" || decision.outcome === "type_forbidden";
-}
-
-/** A pass over the bytes as scanners get them. */
-export function decrypted(spool: Spool, attachment: Attachment | undefined): AsyncIterable<Buffer> {
-  return attachment === undefined ? spool.read() : decrypt(spool.read(), attachment);
-}
-
-async function* decrypt(ciphertext: AsyncIterable<Buffer>, attachment: Attachment): AsyncGenerator<Buffer> {
-  const decryptor = createAttachmentDecryptor(attachment);
-  for await (const chunk of ciphertext) yield decryptor.update(chunk);
 }

@@ -7,8 +7,9 @@ import type { Spool, SpoolPool } from "../media/spool.ts";
 import type { VerdictKeys } from "../verdicts/keys.ts";
 import type { SourceRecord } from "../verdicts/store.ts";
 import type { Advisers } from "./advisers.ts";
-import { type Arriving, ContentScans, type ContentScansOptions, type Specimen, decrypted } from "./content-scans.ts";
-import { Deadline, Linked, type Parent } from "./deadline.ts";
+import { type Arriving, ContentScans, type ContentScansOptions, type Specimen } from "./content-scans.ts";
+import { Deadline, LinkedController, type Parent } from "./deadline.ts";
+import { decrypted } from "./decrypted.ts";
 import { type Arrival, Intake } from "./intake.ts";
 import { prefixOf } from "./prefix.ts";
 import type { Finding, Panel } from "./recall.ts";
@@ -137,7 +138,7 @@ export class Examination {
   ): Promise<{ readonly finding: Finding; readonly arrival: Arrival }> {
     const { verdicts, keys } = this.#options;
     const { commission, panel } = specimen;
-    const unneeded = new Linked(signal);
+    const unneeded = new LinkedController(signal);
     const live = this.#scans.whileArriving(specimen, unneeded.signal);
     // Awaited below, but it may fail before that: the rest is then downloaded only where it may turn out that an operator allowed it.
     live?.catch((failure: unknown) => {

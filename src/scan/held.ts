@@ -13,3 +13,19 @@ export class Held implements Disposable {
     letGo?.();
   }
 }
+
+/** The same, where whoever disposes of it waits until it is given back. */
+export class AsyncHeld implements AsyncDisposable {
+  #letGo: (() => Promise<void>) | undefined;
+
+  /** @param letGo as of `Held`. */
+  constructor(letGo: () => Promise<void>) {
+    this.#letGo = letGo;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const letGo = this.#letGo;
+    this.#letGo = undefined;
+    await letGo?.();
+  }
+}

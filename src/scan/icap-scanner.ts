@@ -187,7 +187,7 @@ function wallClock(): () => number {
   };
 }
 
-/** 5 s, and one more for each 4 MiB begun: timers of the same length cost less. */
+/** Milliseconds: 5 s, and one more for each 4 MiB begun. In whole seconds, as Node keeps timers in a list for each length. */
 function defaultPatience(size: number): number {
   return 5_000 + 1_000 * Math.ceil(size / (4 * 1024 * 1024));
 }

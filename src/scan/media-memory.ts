@@ -1,6 +1,7 @@
 /** Clean media in memory, as it came from the homeserver, so that it need not be asked for bytes that were there a moment ago. */
 import type { FetchedMedia, Mxc } from "../media/source.ts";
 import type { SourceRecord } from "../verdicts/store.ts";
+import { Held } from "./held.ts";
 
 export interface MediaMemoryOptions {
   /** Bytes of all media together, those included that slow readers still hold; 0: none is held. */
@@ -65,16 +66,8 @@ export class MediaMemory {
     this.#entries.set(key, entry);
     entry.users += 1;
     const { bytes, contentType, contentDisposition } = entry;
-    let held = true;
-    return {
-      bytes,
-      contentType,
-      contentDisposition,
-      [Symbol.dispose]: () => {
-        if (held) entry.users -= 1;
-        held = false;
-      },
-    };
+    const held = new Held(() => (entry.users -= 1));
+    return { bytes, contentType, contentDisposition, [Symbol.dispose]: () => held[Symbol.dispose]() };
   }
 
   /**

@@ -1,8 +1,9 @@
 /** Media that may only leave where somebody knows what it is. */
 import { GatewayError } from "../errors.ts";
-import { PREFIX_SIZE, type TypeDetector } from "../media/mime.ts";
+import type { TypeDetector } from "../media/mime.ts";
 import { isOpaque } from "../media/opacity.ts";
 import { waitFor } from "./deadline.ts";
+import { takePrefix } from "./prefix.ts";
 import type { DeliverableMedia } from "./request.ts";
 
 /**
@@ -11,15 +12,8 @@ import type { DeliverableMedia } from "./request.ts";
  */
 export async function refuseOpaque(media: DeliverableMedia, types: TypeDetector, signal: AbortSignal): Promise<DeliverableMedia> {
   const chunks = media.body[Symbol.asyncIterator]();
-  const head: Buffer[] = [];
   try {
-    for (let size = 0; size < PREFIX_SIZE;) {
-      const next = await chunks.next();
-      if (next.done === true) break;
-      head.push(next.value);
-      size += next.value.length;
-    }
-    const prefix = Buffer.concat(head).subarray(0, PREFIX_SIZE);
+    const { prefix, taken } = await takePrefix(chunks);
     const type = await waitFor(types.detect(prefix), signal);
     if (isOpaque(prefix, type)) throw new GatewayError("opaque", { detail: type.mime });
     const close = async (): Promise<void> => {
@@ -27,7 +21,7 @@ export async function refuseOpaque(media: DeliverableMedia, types: TypeDetector,
       await chunks.return?.();
       await media.close();
     };
-    return { ...media, body: resumed(head, chunks), close };
+    return { ...media, body: resumed(taken, chunks), close };
   } catch (error) {
     await chunks.return?.();
     await media.close();
@@ -35,9 +29,9 @@ export async function refuseOpaque(media: DeliverableMedia, types: TypeDetector,
   }
 }
 
-async function* resumed(head: Buffer[], rest: AsyncIterator<Buffer>): AsyncGenerator<Buffer> {
+async function* resumed(taken: Buffer[], rest: AsyncIterator<Buffer>): AsyncGenerator<Buffer> {
   try {
-    yield* head.splice(0);
+    yield* taken.splice(0);
     for (let next = await rest.next(); next.done !== true; next = await rest.next()) yield next.value;
   } finally {
     await rest.return?.();

@@ -5,7 +5,7 @@ import type { ScanOutcome } from "../observability/metrics.ts";
 import type { Stamps, VerdictRecord } from "../verdicts/store.ts";
 import type { PipelineEvents } from "./events.ts";
 import { audienceOf, contextFor } from "./audience.ts";
-import { Linked } from "./deadline.ts";
+import { LinkedController } from "./deadline.ts";
 import type { Identity, KeptOutcome, Replacement, ScanContext, Scanner, ScanSubject, ScanVerdict } from "./scanner.ts";
 
 /** What happens to one content, for whoever asks for it. Only those that a `VerdictRecord` can say are ever kept. */
@@ -209,7 +209,7 @@ export class Policy {
     places?: () => Place,
   ): Promise<Round> {
     // Where one alone is asked, nobody is to be cancelled.
-    const settled = scanners.length > 1 ? new Linked(signal) : undefined;
+    const settled = scanners.length > 1 ? new LinkedController(signal) : undefined;
     const scanSignal = settled?.signal ?? signal;
     const verdicts: Said[] = [];
     const failures: unknown[] = [];

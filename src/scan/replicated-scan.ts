@@ -1,6 +1,6 @@
 /** One scan by a service that has replicas: whom to ask, whom instead, and when to ask a second one as well. */
 import { GatewayError } from "../errors.ts";
-import { Linked } from "./deadline.ts";
+import { LinkedController } from "./deadline.ts";
 import type { Replica, ReplicaAnswer } from "./icap-replica.ts";
 import type { Standing } from "./proof.ts";
 import { Patience } from "./replica-patience.ts";
@@ -32,7 +32,7 @@ interface Race {
   /** By the clock. */
   readonly since: number;
   /** Ends the scan of the one that lost; undefined where there is one replica alone. */
-  readonly over: Linked | undefined;
+  readonly over: LinkedController | undefined;
   second: Promise<void> | undefined;
   verdict: ScanVerdict | undefined;
   readonly failures: unknown[];
@@ -87,7 +87,7 @@ export class ReplicatedScan {
   async #ask(first: Replica): Promise<ScanVerdict | undefined> {
     const { replicas, subject, signal, patience, clock } = this.#options;
     // Where there is nobody else, nobody is quicker.
-    const over = replicas.length > 1 ? new Linked(signal) : undefined;
+    const over = replicas.length > 1 ? new LinkedController(signal) : undefined;
     const race: Race = { first, since: clock(), over, second: undefined, verdict: undefined, failures: [] };
     const waiting = new Patience(patience(subject.size), () => {
       first.keepsWaiting();
@@ -96,7 +96,7 @@ export class ReplicatedScan {
       race.second = this.#enter(race, other);
       return true;
     });
-    // Neither of them rejects; `using` would cost as much as all else here.
+    // Neither of them rejects, so what is held here is let go of without `finally` or `using`.
     await this.#enter(race, first, waiting);
     waiting[Symbol.dispose]();
     if (race.second !== undefined) await race.second;

@@ -1,4 +1,5 @@
 import type { Spool } from "../media/spool.ts";
+import { AsyncHeld } from "./held.ts";
 
 /** One spool for several holders, each until it has what it needs: closed when the last of them lets go. */
 export class SharedSpool {
@@ -12,26 +13,11 @@ export class SharedSpool {
   /** Not to be called any more once everybody has let go. */
   hold(): AsyncDisposable {
     this.#holders += 1;
-    return new Hold(this.#letGo);
+    return new AsyncHeld(this.#letGo);
   }
 
   readonly #letGo = async (): Promise<void> => {
     this.#holders -= 1;
     if (this.#holders === 0) await this.spool.close();
   };
-}
-
-class Hold implements AsyncDisposable {
-  #letGo: (() => Promise<void>) | undefined;
-
-  constructor(letGo: () => Promise<void>) {
-    this.#letGo = letGo;
-  }
-
-  /** Idempotent. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    const letGo = this.#letGo;
-    this.#letGo = undefined;
-    await letGo?.();
-  }
 }

@@ -4,8 +4,11 @@ import { type KeyObject, createHmac, createSecretKey } from "node:crypto";
 /** A shorter secret could be found by trying. */
 export const MIN_SECRET_BYTES = 16;
 
+/** Bytes of the length before each part. */
+const LENGTH = 4;
+
 /**
- * HMAC-SHA-256 over a purpose and parts. Each is preceded by its length, so no two lists of parts, and no two purposes, are the same message.
+ * HMAC-SHA-256 over a purpose and parts, texts in UTF-8. Each is preceded by its length (32 bits, big-endian), so no two lists of parts, and no two purposes, are the same message.
  */
 export function keyedDigest(secret: Buffer | KeyObject, purpose: string, parts: readonly (string | Buffer)[]): Buffer {
   return createHmac("sha256", secret)
@@ -25,17 +28,14 @@ function messageOf(parts: readonly (string | Buffer)[]): Buffer {
   return message;
 }
 
-/** Bytes of the length before each part. */
-const LENGTH = 4;
-
 /** @throws RangeError when the secret is too short to keep anything secret. */
 export function assertSecret(secret: Buffer): void {
   if (secret.length < MIN_SECRET_BYTES) throw new RangeError(`the secret must have at least ${MIN_SECRET_BYTES} bytes`);
 }
 
 /**
- * Every key is a keyed digest in base64url, 43 characters. Instances that share verdicts share the secret. Verdicts that hold for one `audience`
- * alone have keys of their own; the empty one is everybody.
+ * Every key is a keyed digest in base64url, 43 characters. Instances that share verdicts share the secret. Content whose verdict holds for one
+ * `audience` alone has keys of its own, and so has a source within a `scope` (policy and audience); empty, as they are by default, they are everybody's.
  */
 export class VerdictKeys {
   /** Made once: a key that comes as bytes is copied and checked each time. */
@@ -48,13 +48,13 @@ export class VerdictKeys {
   }
 
   /** Plain media as it was asked for; `variant` says which of its forms (download, or a thumbnail and its parameters). */
-  plainSource(mxc: { readonly serverName: string; readonly mediaId: string }, variant: readonly string[], audience = ""): string {
-    return this.#key("plain source", [mxc.serverName, mxc.mediaId, ...variant], audience);
+  plainSource(mxc: { readonly serverName: string; readonly mediaId: string }, variant: readonly string[], scope = ""): string {
+    return this.#key("plain source", [mxc.serverName, mxc.mediaId, ...variant], scope);
   }
 
   /** Encrypted media: SHA-256 of the ciphertext, key and IV. All three, for the bytes that come out depend on each. */
-  encryptedSource(attachment: { readonly sha256: Buffer; readonly key: Buffer; readonly iv: Buffer }, audience = ""): string {
-    return this.#key("encrypted source", [attachment.sha256, attachment.key, attachment.iv], audience);
+  encryptedSource(attachment: { readonly sha256: Buffer; readonly key: Buffer; readonly iv: Buffer }, scope = ""): string {
+    return this.#key("encrypted source", [attachment.sha256, attachment.key, attachment.iv], scope);
   }
 
   /** Decrypted bytes, by their SHA-256, under a policy: a verdict holds for these bytes under this policy alone. */
@@ -72,11 +72,9 @@ export class VerdictKeys {
     return this.#key("flight", [source, mxc.serverName, mxc.mediaId], "");
   }
 
-  #key(purpose: string, parts: readonly (string | Buffer)[], audience: string): string {
+  #key(purpose: string, parts: readonly (string | Buffer)[], scope: string): string {
     const digest =
-      audience === ""
-        ? keyedDigest(this.#secret, purpose, parts)
-        : keyedDigest(this.#secret, `${purpose} for an audience`, [audience, ...parts]);
+      scope === "" ? keyedDigest(this.#secret, purpose, parts) : keyedDigest(this.#secret, `${purpose} for an audience`, [scope, ...parts]);
     return digest.toString("base64url");
   }
 }

@@ -42,7 +42,7 @@ export interface HeldVerdict {
 
 /**
  * Sources are kept without their verdict: each content has one verdict here, whatever source it was learned from. Digests are kept in a string, a character
- * for a byte: a buffer for each would be four times as large, and keep what it is a view of.
+ * for a byte: of most sources there is one, which is small beside a buffer's own objects; and a buffer may keep what it is a view of.
  */
 type HeldSource = Omit<SourceRecord, "verdict" | "pieces"> & { readonly pieces: string };
 

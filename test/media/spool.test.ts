@@ -347,7 +347,7 @@ describe("the line for room", () => {
     await expect.poll(() => order.toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3]);
   });
 
-  it("gives room at once where memory suffices, and nobody is in line", async () => {
+  it("gives room at once where there is the memory with which it begins, and nobody is in line", async () => {
     const pool = poolOf({ memory: 2 * MIB, disk: 4 * MIB });
     const bytes = randomBytes(MIB);
     const first = pool.tryCreate(MIB);
@@ -355,10 +355,14 @@ describe("the line for room", () => {
     expect(pool.usage()).toMatchObject({ memory: MIB, disk: 0 });
     await fill(first, bytes);
     expect(await contentOf(first)).toEqual(bytes);
-    // Larger than what stays in memory; and more than there is left.
-    expect(pool.tryCreate(MIB + 1)).toBeUndefined();
+    const larger = pool.tryCreate(MIB + 1);
+    expect(pool.usage()).toMatchObject({ memory: 2 * MIB, disk: MIB + 1 });
+    await larger?.close();
     const second = pool.tryCreate(MIB - 1);
+    // There is room on disk, but a file has to be opened for it.
     expect(pool.tryCreate(2)).toBeUndefined();
+    expect(pool.tryCreate(MIB + 1)).toBeUndefined();
+    expect(pool.usage()).toEqual({ memory: 2 * MIB - 1, disk: 0, waiting: 0 });
     const large = await pool.create(4 * MIB, never);
     const waiting = pool.create(4 * MIB, never);
     await second?.close();

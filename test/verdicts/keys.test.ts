@@ -11,6 +11,8 @@ describe("VerdictKeys", () => {
     expect(new VerdictKeys(Buffer.from(secret)).plainSource(media, ["download"])).toBe(keys.plainSource(media, ["download"]));
     // HMAC-SHA-256 over "plain source", "example.org", "abc" and "download", each after its length in four bytes; computed with Python.
     expect(keys.plainSource(media, ["download"])).toBe("bWI8W-Ra4kUZQXklkC87209mZIwmpc66twwCFId9uPI");
+    // The same over "plain source for an audience" and "für alle" before the others: the length is that of the UTF-8.
+    expect(keys.plainSource(media, ["download"], "für alle")).toBe("hZhqmifFFuKNo5hdRrkJ5cR2QrGhvtddkR3_PBDp6lA");
   });
 
   it("tells apart what differs in any part, and where parts are cut", () => {
@@ -19,15 +21,18 @@ describe("VerdictKeys", () => {
       keys.plainSource(media, ["download"]),
       keys.plainSource(media, ["thumbnail", "32", "32", "crop"]),
       keys.plainSource(media, ["thumbnail", "323", "2", "crop"]),
+      keys.plainSource(media, ["download"], "scope"),
       keys.plainSource(media, []),
       keys.plainSource(media, [""]),
       keys.plainSource({ serverName: "example.or", mediaId: "gabc" }, ["download"]),
       keys.plainSource({ serverName: "example.org", mediaId: "abcdownload" }, []),
       keys.encryptedSource(attachment),
+      keys.encryptedSource(attachment, "scope"),
       keys.encryptedSource({ ...attachment, key: randomBytes(32) }),
       keys.encryptedSource({ ...attachment, iv: randomBytes(16) }),
       keys.encryptedSource({ ...attachment, sha256: randomBytes(32) }),
       keys.content(attachment.sha256, "policy"),
+      keys.content(attachment.sha256, "policy", "audience"),
       keys.content(attachment.sha256, "policy 2"),
       keys.content(randomBytes(32), "policy"),
       new VerdictKeys(randomBytes(32)).content(attachment.sha256, "policy"),
