@@ -14,6 +14,12 @@ type Controller = Dispatcher.DispatchController;
 
 /** Bytes that wait for their reader at most, and one piece of the connection's beyond that; the rest waits in the connection. */
 const HIGH_WATER_MARK = 128 * 1024;
+/** With so many left, the connection is read again. Each time costs as much as what it holds: of small pieces, it is not to be done for each. */
+const LOW_WATER_MARK = 96 * 1024;
+/** What a piece takes beside its bytes, about: a peer may send them one by one. */
+const PIECE_OVERHEAD = 256;
+/** Shorter pieces are copied while they wait, as each may hold all that was read with it, and come out together. */
+const SMALL = 4 * 1024;
 
 const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
 
@@ -30,7 +36,7 @@ export class Exchange implements Dispatcher.DispatchHandler, MediaBody, AsyncIte
   #controller: Controller | undefined;
   #hasHead = false;
   #chunks: Buffer[] = [];
-  /** Bytes in `#chunks`. */
+  /** Bytes in `#chunks`, and their overhead. */
   #held = 0;
   #ended = false;
   #failure: Error | undefined;
@@ -72,8 +78,8 @@ export class Exchange implements Dispatcher.DispatchHandler, MediaBody, AsyncIte
   onResponseData(controller: Controller, chunk: Buffer): void {
     if (this.#failure !== undefined) return;
     if (this.#reader !== undefined) return this.#hand({ done: false, value: chunk });
-    this.#chunks.push(chunk);
-    this.#held += chunk.length;
+    this.#chunks.push(chunk.length < SMALL ? Buffer.from(chunk) : chunk);
+    this.#held += chunk.length + PIECE_OVERHEAD;
     if (this.#held >= HIGH_WATER_MARK) controller.pause();
   }
 
@@ -95,10 +101,9 @@ export class Exchange implements Dispatcher.DispatchHandler, MediaBody, AsyncIte
 
   /** Not to be called again before it has settled. */
   next(): Promise<IteratorResult<Buffer, undefined>> {
-    const value = this.#chunks.shift();
-    if (value !== undefined) {
-      this.#held -= value.length;
-      if (this.#held < HIGH_WATER_MARK) this.#controller?.resume();
+    if (this.#chunks.length > 0) {
+      const value = this.#take();
+      if (this.#held <= LOW_WATER_MARK) this.#controller?.resume();
       return Promise.resolve({ done: false, value });
     }
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
@@ -124,6 +129,15 @@ export class Exchange implements Dispatcher.DispatchHandler, MediaBody, AsyncIte
   /** Before it has started there is nothing to end; it is ended as soon as it starts. */
   #onAbort(): void {
     this.#controller?.abort(this.#signal.reason as Error);
+  }
+
+  /** The first piece, or all small ones before the next that is not. */
+  #take(): Buffer {
+    const large = this.#chunks.findIndex(({ length }) => length >= SMALL);
+    const taken = this.#chunks.splice(0, large === -1 ? this.#chunks.length : Math.max(1, large));
+    for (const { length } of taken) this.#held -= length + PIECE_OVERHEAD;
+    const [first] = taken;
+    return taken.length === 1 && first !== undefined ? first : Buffer.concat(taken);
   }
 
   #fail(error: Error): void {

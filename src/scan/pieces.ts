@@ -98,19 +98,59 @@ export class PieceCheck {
   }
 }
 
+/** Shorter parts are copied: one of a byte takes as much as hundreds of them, and may be a view of something much larger. */
+const SMALL = 4 * 1024;
+/** Bytes of what they are copied to. */
+const BLOCK = 16 * 1024;
+
+/** The parts of a piece until it is whole, in about as much memory as they have bytes, however they came. */
+class Parts {
+  #parts: Buffer[] = [];
+  #block = EMPTY;
+  /** Of the block, what is in parts that are closed, and what is taken in all. No byte of it is written twice. */
+  #closed = 0;
+  #filled = 0;
+
+  push(part: Buffer): void {
+    if (part.length >= SMALL) {
+      this.#close();
+      this.#parts.push(part);
+      return;
+    }
+    if (part.length > this.#block.length - this.#filled) {
+      this.#close();
+      this.#block = Buffer.allocUnsafeSlow(BLOCK);
+      this.#closed = 0;
+      this.#filled = 0;
+    }
+    this.#filled += part.copy(this.#block, this.#filled);
+  }
+
+  /** All of them; those of the next piece follow. */
+  take(): Buffer[] {
+    this.#close();
+    const parts = this.#parts;
+    this.#parts = [];
+    return parts;
+  }
+
+  #close(): void {
+    if (this.#filled > this.#closed) this.#parts.push(this.#block.subarray(this.#closed, this.#filled));
+    this.#closed = this.#filled;
+  }
+}
+
 /**
  * Yields the bytes in pieces, each only after its digest matched the record, so no byte leaves that was not scanned.
  * Holds at most one piece. @throws ChangedMediaError at the first piece that differs, or when there are more or fewer bytes.
  */
 export async function* verifiedPieces(body: AsyncIterable<Buffer>, record: SourceRecord): AsyncGenerator<Buffer[]> {
   const check = new PieceCheck(record);
-  let piece: Buffer[] = [];
+  const parts = new Parts();
   for await (const chunk of body) {
     for (const part of partsOf(chunk, check)) {
-      piece.push(part);
-      if (!check.push(part)) continue;
-      yield piece;
-      piece = [];
+      parts.push(part);
+      if (check.push(part)) yield parts.take();
     }
   }
   check.end();

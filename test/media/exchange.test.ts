@@ -105,6 +105,36 @@ describe("Exchange", () => {
     expect(connection.paused).toBe(false);
   });
 
+  it("holds little of what comes byte by byte, whatever else was read with it, and hands it on together", async () => {
+    const { connection, exchange } = await answered();
+    const read = Buffer.alloc(64 * 1024, "x");
+    let sent = 0;
+    for (; !connection.paused && sent < 10_000; sent++) connection.send(read.subarray(sent, sent + 1));
+    expect(sent).toBeLessThan(1_000);
+    const { value } = await exchange.next();
+    expect(value?.toString()).toBe("x".repeat(sent));
+    expect(value?.buffer).not.toBe(read.buffer);
+    expect(connection.paused).toBe(false);
+  });
+
+  it("keeps small and large pieces in their order", async () => {
+    const { connection, exchange } = await answered();
+    for (const piece of ["a", "b", PIECE, "c", PIECE, "d", "e"]) connection.send(Buffer.from(piece));
+    connection.end();
+    const ordered = await buffer(exchange);
+    expect(ordered.equals(Buffer.concat(["ab", PIECE, "c", PIECE, "de"].map((piece) => Buffer.from(piece))))).toBe(true);
+  });
+
+  it("does not have the connection stop again for each small piece that is read", async () => {
+    const { connection, exchange } = await answered();
+    const piece = Buffer.alloc(8 * 1024);
+    while (!connection.paused) connection.send(piece);
+    await exchange.next();
+    expect(connection.paused).toBe(true);
+    for (let left = 0; left < 8; left++) await exchange.next();
+    expect(connection.paused).toBe(false);
+  });
+
   it("fails a reader that waits, and drops what nobody has read", async () => {
     const waiting = await answered();
     const read = waiting.exchange.next();

@@ -69,6 +69,19 @@ describe("the digests of pieces", () => {
 });
 
 describe("known media that comes again", () => {
+  it("takes about as much memory as it has bytes, though they come one by one, each beside much else", async () => {
+    const bytes = randomBytes(100_000);
+    async function* single(): AsyncGenerator<Buffer> {
+      for (const byte of bytes) yield Buffer.alloc(64, byte).subarray(0, 1);
+    }
+    const parts: Buffer[] = [];
+    for await (const piece of verifiedPieces(single(), recordOf(bytes))) parts.push(...piece);
+    expect(Buffer.concat(parts).equals(bytes)).toBe(true);
+    expect(parts.length).toBeLessThan(10);
+    const memory = [...new Set(parts.map(({ buffer }) => buffer))].reduce((sum, { byteLength }) => sum + byteLength, 0);
+    expect(memory).toBeLessThan(1.2 * bytes.length);
+  });
+
   it("leaves whole when it is what was scanned, however it comes", async () => {
     await assert(
       asyncProperty(sizes, cuts, async (size, at) => {
