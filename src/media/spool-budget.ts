@@ -6,7 +6,10 @@ export interface BudgetOptions {
   readonly memory: number;
   /** Bytes of all spools together in files. */
   readonly disk: number;
-  /** A spool of at most this many bytes needs memory only; a larger one needs disk for all of it, and takes this much memory if it can. */
+  /**
+   * A spool of at most this many bytes needs memory only. So does a larger one while half of the memory stays free for others; else it needs disk for all
+   * of it, and takes this much memory if it can.
+   */
   readonly inMemory: number;
 }
 
@@ -158,8 +161,8 @@ export class SpoolBudget {
 
   /** What a spool of this capacity takes of what is free; undefined when it has to wait. */
   #shareOf(capacity: number, freeMemory: number, freeDisk: number): Share | undefined {
-    const { inMemory } = this.#options;
-    if (capacity <= inMemory && capacity <= freeMemory) return { memory: capacity, disk: 0 };
+    const { inMemory, memory } = this.#options;
+    if (capacity <= (capacity <= inMemory ? freeMemory : freeMemory - memory / 2)) return { memory: capacity, disk: 0 };
     if (capacity > freeDisk) return undefined;
     return { memory: capacity > inMemory && inMemory <= freeMemory ? inMemory : 0, disk: capacity };
   }

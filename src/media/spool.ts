@@ -11,7 +11,7 @@ export interface SpoolPoolOptions {
   readonly memory: number;
   /** Bytes of all spools together that may be held in unlinked files. */
   readonly disk: number;
-  /** A spool of at most this many bytes stays in memory when there is room. */
+  /** A spool of at most this many bytes stays in memory when there is room, a larger one when there is plenty. */
   readonly inMemory: number;
   readonly directory: string;
 }
@@ -128,6 +128,8 @@ class PooledSpool implements Spool {
   #window: number;
   /** All full but the last. */
   #blocks: Buffer[] = [];
+  /** Where each of them begins, from the first byte that is held. */
+  #starts: number[] = [];
   #lastFill = 0;
   #held = 0;
   #onDisk = 0;
@@ -223,12 +225,12 @@ class PooledSpool implements Spool {
         // What is held goes to the file first, so that this need not be cut.
         if (rest.length > room && this.#held > 0) break;
         const block = Buffer.from(rest.buffer, rest.byteOffset, Math.min(rest.length, room));
-        this.#blocks.push(block);
+        this.#push(block);
         this.#lastFill = block.length;
         this.#held += block.length;
         rest = rest.subarray(block.length);
       } else {
-        this.#blocks.push(Buffer.allocUnsafeSlow(Math.min(room, this.#capacity - this.size, BLOCK)));
+        this.#push(Buffer.allocUnsafeSlow(Math.min(room, this.#capacity - this.size, BLOCK)));
         this.#lastFill = 0;
       }
     }
@@ -256,6 +258,7 @@ class PooledSpool implements Spool {
     this.#onDisk += this.#held;
     this.#held = 0;
     this.#blocks = [];
+    this.#starts = [];
     this.#window = BLOCK;
     this.#reservation.shrinkTo(0, this.#reservation.disk);
   }
@@ -311,15 +314,24 @@ class PooledSpool implements Spool {
     };
   }
 
+  #push(block: Buffer): void {
+    this.#blocks.push(block);
+    this.#starts.push(this.#held);
+  }
+
   /** What the block that holds this position has from there on. */
   #heldAt(position: number): Buffer {
-    let offset = position - this.#onDisk;
-    for (const [index, block] of this.#blocks.entries()) {
-      const length = index === this.#blocks.length - 1 ? this.#lastFill : block.length;
-      if (offset < length) return block.subarray(offset, length);
-      offset -= length;
+    const offset = position - this.#onDisk;
+    let index = 0;
+    // By halves: a peer that sends byte by byte makes many blocks.
+    for (let above = this.#starts.length; index + 1 < above;) {
+      const middle = (index + above) >> 1;
+      if ((this.#starts[middle] ?? Infinity) <= offset) index = middle;
+      else above = middle;
     }
-    throw new RangeError("a position that no block holds");
+    const block = this.#blocks[index];
+    if (block === undefined) throw new RangeError("a position that no block holds");
+    return block.subarray(offset - (this.#starts[index] ?? 0), index === this.#blocks.length - 1 ? this.#lastFill : block.length);
   }
 
   #wake(): void {

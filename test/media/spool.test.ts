@@ -25,8 +25,8 @@ afterEach(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-function poolOf(options: Partial<SpoolPoolOptions> = {}): SpoolPool {
-  const pool = new SpoolPool({ memory: 4 * MIB, disk: 16 * MIB, inMemory: MIB, directory, ...options });
+function poolOf({ inMemory = MIB, ...options }: Partial<SpoolPoolOptions> = {}): SpoolPool {
+  const pool = new SpoolPool({ memory: 4 * inMemory, disk: 16 * MIB, inMemory, directory, ...options });
   pools.push(pool);
   return pool;
 }
@@ -186,6 +186,20 @@ describe("SpoolPool", () => {
     expect(pool.usage()).toEqual({ memory: 0, disk: 0, waiting: 0 });
   });
 
+  it("keeps a larger body off the disk while half of the memory stays free for others", async () => {
+    const pool = poolOf({ memory: 16 * MIB });
+    const bytes = randomBytes(5 * MIB);
+    const spools = [await pool.create(5 * MIB, never), await pool.create(3 * MIB, never)];
+    expect(pool.usage()).toEqual({ memory: 8 * MIB, disk: 0, waiting: 0 });
+    const third = await pool.create(2 * MIB, never);
+    expect(pool.usage()).toEqual({ memory: 9 * MIB, disk: 2 * MIB, waiting: 0 });
+    await fill(spools[0] as Spool, bytes);
+    expect((await contentOf(spools[0] as Spool)).equals(bytes)).toBe(true);
+    expect(await openFiles()).toEqual([]);
+    for (const spool of [...spools, third]) await spool.close();
+    expect(pool.usage()).toEqual({ memory: 0, disk: 0, waiting: 0 });
+  });
+
   it("uses the disk for a small body when memory is full", async () => {
     const pool = poolOf({ memory: 100 * KIB });
     const first = await pool.create(100 * KIB, never);
@@ -227,7 +241,7 @@ describe("SpoolPool", () => {
 
   it("throws at readers and the writer when it is closed under them", async () => {
     for (const inMemory of [MIB, 10]) {
-      const pool = poolOf({ inMemory });
+      const pool = poolOf({ inMemory, memory: inMemory });
       const spool = await pool.create(2 * MIB, never);
       await spool.write(randomBytes(300 * KIB));
       const behind = spool.read()[Symbol.asyncIterator]();
