@@ -13,7 +13,7 @@ import { Homeserver } from "./media/homeserver.ts";
 import { createTypeDetector } from "./media/mime.ts";
 import { Permissions } from "./media/permissions.ts";
 import type { Credentials } from "./media/source.ts";
-import { SpoolPool } from "./media/spool.ts";
+import { SpoolPool } from "./media/spool-pool.ts";
 import type { Logger } from "./observability/log.ts";
 import { createMetrics, type Metrics } from "./observability/metrics.ts";
 import { GatewayReports } from "./observability/reports.ts";

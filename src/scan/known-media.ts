@@ -1,7 +1,7 @@
 /** Media whose verdict is known: fetched with the asker's own credentials, and checked against the record before a byte of it leaves. */
 import { GatewayError } from "../errors.ts";
 import type { FetchedMedia, MediaSource } from "../media/source.ts";
-import type { SpoolPool } from "../media/spool.ts";
+import type { SpoolPool } from "../media/spool-pool.ts";
 import { PIECE_SIZE, type SourceRecord, type VerdictStore } from "../verdicts/store.ts";
 import type { Admission } from "./admission.ts";
 import type { Advisers } from "./advisers.ts";

@@ -1,6 +1,7 @@
 /** Room in the spool, for whoever holds what others could use. */
 import { GatewayError } from "../errors.ts";
-import type { Spool, SpoolPool } from "../media/spool.ts";
+import type { Spool } from "../media/spool.ts";
+import type { SpoolPool } from "../media/spool-pool.ts";
 import type { Advisers } from "./advisers.ts";
 import { Deadline } from "./deadline.ts";
 

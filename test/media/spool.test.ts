@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import * as fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { SpoolPool, type Spool, type SpoolPoolOptions } from "../../src/media/spool.ts";
+import type { Spool } from "../../src/media/spool.ts";
+import { SpoolPool, type SpoolPoolOptions } from "../../src/media/spool-pool.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -306,7 +307,7 @@ describe("SpoolPool", () => {
   it("writes on after a short write, and fails with what is there when the disk takes no more", async () => {
     // A limit on the size of files is met as a full disk is: a write cut short, then an error.
     const script = `
-      import { SpoolPool } from ${JSON.stringify(new URL("../../src/media/spool.ts", import.meta.url).href)};
+      import { SpoolPool } from ${JSON.stringify(new URL("../../src/media/spool-pool.ts", import.meta.url).href)};
       const pool = new SpoolPool({ memory: 0, disk: 1e9, inMemory: 0, directory: ${JSON.stringify(directory)} });
       const spool = await pool.create(1e8, new AbortController().signal);
       let outcome = "written";

@@ -12,7 +12,7 @@ import { HomeserverStore } from "../../src/media/media-store.ts";
 import { createTypeDetector } from "../../src/media/mime.ts";
 import { Permissions } from "../../src/media/permissions.ts";
 import { SpoolBudget } from "../../src/media/spool-budget.ts";
-import { SpoolPool } from "../../src/media/spool.ts";
+import { SpoolPool } from "../../src/media/spool-pool.ts";
 import { UploadLimits } from "../../src/media/upload-limits.ts";
 import { Admission, type AdmissionOptions } from "../../src/scan/admission.ts";
 import { MediaMemory } from "../../src/scan/media-memory.ts";
