@@ -60,6 +60,9 @@ export interface PolicyOptions {
   readonly blockedTypes: readonly string[];
 }
 
+/** How often a scanner is asked whose verdict does not hold until the others have answered. */
+const TRIES = 3;
+
 /** What one round of questions came to. */
 interface Round {
   readonly verdicts: readonly Said[];
@@ -200,13 +203,39 @@ export class Policy {
     return undefined;
   }
 
-  /** Everyone's answer; once one of them `settles` it, the others are cancelled. */
+  /**
+   * Everyone's answer; once one of them `settles` it, the others are cancelled. Whose clean came to nothing while another one was waited for (its canaries
+   * were not caught, or its ISTag is another one) is asked again.
+   */
   async #askAll(
     scanners: readonly Scanner[],
     subject: ScanSubject,
     signal: AbortSignal,
     settles: (verdict: ScanVerdict) => boolean,
     places?: () => Place,
+  ): Promise<Round> {
+    let round = await this.#askOnce(scanners, subject, signal, settles, places);
+    // Where one alone is asked, nobody was waited for.
+    for (let times = 1; scanners.length > 1; times += 1) {
+      const { verdicts, failures } = round;
+      const annulled = verdicts.filter(isAnnulled);
+      if (annulled.length === 0 || failures.length > 0 || signal.aborted) break;
+      if (verdicts.some(({ verdict }) => settles(verdict))) break;
+      const left = verdicts.filter((said) => !annulled.includes(said));
+      if (times === TRIES) return { verdicts: left, failures: annulled.map(({ scanner }) => changesTooOften(scanner)) };
+      const asked = annulled.map(({ scanner }) => scanner);
+      const again = await this.#askOnce(asked, subject, signal, settles, places);
+      round = { verdicts: [...left, ...again.verdicts], failures: again.failures };
+    }
+    return round;
+  }
+
+  async #askOnce(
+    scanners: readonly Scanner[],
+    subject: ScanSubject,
+    signal: AbortSignal,
+    settles: (verdict: ScanVerdict) => boolean,
+    places: (() => Place) | undefined,
   ): Promise<Round> {
     // Where one alone is asked, nobody is to be cancelled.
     const settled = scanners.length > 1 ? new LinkedController(signal) : undefined;
@@ -258,6 +287,14 @@ export class Policy {
       if (!signal.aborted || outcome !== "failed") this.#scanned(scanner.name, outcome, performance.now() - started);
     }
   }
+}
+
+function isAnnulled({ scanner, verdict }: Said): boolean {
+  return verdict.outcome === "clean" && !scanner.upholds(verdict.stamp, "clean");
+}
+
+function changesTooOften({ name }: Scanner): GatewayError {
+  return new GatewayError("scanner_unavailable", { detail: `${name}: what it says does not hold until the others have answered` });
 }
 
 function refused({ verdicts }: Round, outcome: "modified" | "unscannable") {

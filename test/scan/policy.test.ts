@@ -39,3 +39,46 @@ describe("a verdict that was made under another policy", () => {
     expect(policy([antivirus]).carriedOver(INFECTED, made)).toBeUndefined();
   });
 });
+
+describe("a clean verdict that comes to nothing while another scanner is waited for", () => {
+  const MEDIA = Buffer.from("media");
+  const subject = {
+    size: MEDIA.length,
+    type: undefined,
+    open: async function* open() {
+      yield MEDIA;
+    },
+  };
+
+  /** Two scanners; each time that the slow one holds, what the quick one said is over. */
+  async function judged(quick: FakeScanner, changes: number): Promise<unknown> {
+    const slow = new FakeScanner("slow");
+    const { promise, resolve } = Promise.withResolvers<void>();
+    slow.hold = promise;
+    const asked = policy([quick, slow]).judge(subject, new AbortController().signal);
+    await expect.poll(() => quick.scanned.length).toBe(1);
+    quick.tag = "signatures-2";
+    if (changes > 1) quick.upholds = () => false;
+    resolve();
+    return asked;
+  }
+
+  it("is asked for again, and the new one counts", async () => {
+    const harmless = new FakeScanner("quick");
+    expect(await judged(harmless, 1)).toMatchObject({ outcome: "clean", stamps: { quick: { tag: "signatures-2" } } });
+    expect(harmless.scanned).toHaveLength(2);
+    const wiser = new FakeScanner("quick");
+    const upholds = wiser.upholds.bind(wiser);
+    wiser.upholds = (stamp) => {
+      wiser.finds = MEDIA;
+      return upholds(stamp);
+    };
+    expect(await judged(wiser, 1)).toMatchObject({ outcome: "infected", scanner: "quick" });
+  });
+
+  it("is none in the end, if none holds", async () => {
+    const fickle = new FakeScanner("quick");
+    await expect(judged(fickle, 2)).rejects.toMatchObject({ code: "scanner_unavailable" });
+    expect(fickle.scanned).toHaveLength(3);
+  });
+});
