@@ -305,7 +305,8 @@ export class Replica implements AsyncDisposable {
       return { kind: "unproven", why: this.#proof.problem ?? `${this.#options.name}: its ISTag changes with every answer` };
     }
     this.#lastVerdict = this.#options.clock();
-    return { kind: "verdict", verdict: withStamp(verdict, { tag, at: this.#lastVerdict }, place) };
+    // The same tag, but not as a part of each answer's head, which every verdict that is kept would keep with it.
+    return { kind: "verdict", verdict: withStamp(verdict, { tag: standing.tag, at: this.#lastVerdict }, place) };
   }
 
   #failed(error: unknown): ReplicaAnswer {
