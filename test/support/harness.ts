@@ -244,7 +244,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const uploadScanners = options.uploads?.scanners ?? scanners;
   const panelFor = (asked: readonly Scanner[]) =>
     panelOf({ verdicts, overrides, policy: new Policy(asked, { ...policyOptions, onModified: "block" }, events) });
-  const share = new SpoolBudget({ memory: 1 << 30, disk: options.uploads?.share ?? 1 << 30, inMemory: 1 << 20 });
+  const room = options.uploads?.share ?? 1 << 30;
+  const share = new SpoolBudget({ memory: room, disk: room, inMemory: 1 << 20 });
   const reception = new Reception({ identifier: asked, admission, share, maxFileSize, wait });
   const store = stack.use(
     new HomeserverStore({
