@@ -8,6 +8,7 @@ export const USAGE = `npm run bench -- [options]
   --list                 shows them, and measures nothing
   --runs N               of each row; medians are shown (3)
   --seconds N            of each run (4)
+  --warm-up N            seconds of the same load before that (10)
   --json, --markdown     in place of a table for the terminal
   --profile DIRECTORY    writes a CPU profile of each gateway there
   --base-url URL         measures what answers there in place of the gateway
@@ -20,6 +21,8 @@ export interface CommandLine {
   readonly list: boolean;
   readonly runs: number;
   readonly seconds: number;
+  /** Seconds. */
+  readonly warmUp: number;
   readonly format: "text" | "json" | "markdown";
   readonly profile: string | undefined;
   /** Without a slash at its end. */
@@ -43,6 +46,7 @@ export function parseCommandLine(args: readonly string[], basePath: string): Com
     list: values.list,
     runs: numberOf(values.runs, "--runs", 1, 100),
     seconds: numberOf(values.seconds, "--seconds", 0.1, 3600, { fraction: true }),
+    warmUp: numberOf(values["warm-up"], "--warm-up", 0, 3600, { fraction: true }),
     format: values.json ? "json" : values.markdown ? "markdown" : "text",
     profile: values.profile,
     baseUrl,
@@ -79,6 +83,7 @@ function parsed(args: readonly string[]) {
         list: { type: "boolean", default: false },
         runs: { type: "string", default: "3" },
         seconds: { type: "string", default: "4" },
+        "warm-up": { type: "string", default: "10" },
         json: { type: "boolean", default: false },
         markdown: { type: "boolean", default: false },
         profile: { type: "string" },

@@ -18,6 +18,8 @@ import type { Load, LoadResult } from "./icap-load.ts";
 const SIZES = { "10 KiB": 10 * 1024, "100 KiB": 100 * 1024, "10 MiB": 10 * 1024 * 1024 };
 const CONNECTIONS = [1, 4, 16];
 const RUNS = 3;
+/** Milliseconds. */
+const WARM_UP = 1000;
 
 const { values } = parseArgs({
   options: {
@@ -70,7 +72,7 @@ async function row(body: string, size: number, connections: number): Promise<Row
   const results: Record<Load["client"], LoadResult[]> = { raw: [], ours: [] };
   const tool: number[] = [];
   for (let run = 0; run < RUNS; run += 1) {
-    for (const client of ["raw", "ours"] as const) results[client].push(await load({ client, url, size, connections, duration }));
+    for (const client of ["raw", "ours"] as const) results[client].push(await load({ client, url, size, connections, warmUp: WARM_UP, duration }));
     tool.push(await cIcapClient(size, connections));
   }
   const [raw, ours] = [rateOf(results.raw, size), rateOf(results.ours, size)];

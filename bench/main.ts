@@ -27,6 +27,7 @@ async function run(args: readonly string[]): Promise<void> {
   const runner = new Runner(stage, {
     runs: options.runs,
     duration: options.seconds * 1000,
+    warmUp: options.warmUp * 1000,
     ...(baseUrl === undefined ? {} : { given: { url: baseUrl, ...(pid === undefined ? {} : { pid }) } }),
   });
   if (baseUrl === undefined) await build();

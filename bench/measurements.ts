@@ -1,5 +1,5 @@
 /** A load, and what the processes under it take meanwhile. */
-import type { LoadResult as RawIcapResult } from "./icap-load.ts";
+import type { Load as RawIcapLoad, LoadResult as RawIcapResult } from "./icap-load.ts";
 import { endChild, nextMessage, startChild } from "./child.ts";
 import { type Figures, figuresOf } from "./figures.ts";
 import type { LoadMessage, LoadResult, LoadSpec } from "./load-spec.ts";
@@ -37,8 +37,8 @@ export async function measureLoad(spec: LoadSpec, pids: readonly number[], onMea
 }
 
 /** Bodies a second that a client who writes prepared bytes has scanned. */
-export async function measureRawIcap(url: string, size: number, connections: number, duration: number): Promise<number> {
-  const child = startChild("icap-load.ts", JSON.stringify({ client: "raw", url, size, connections, duration }));
+export async function measureRawIcap(load: Omit<RawIcapLoad, "client">): Promise<number> {
+  const child = startChild("icap-load.ts", JSON.stringify({ client: "raw", ...load } satisfies RawIcapLoad));
   try {
     const { requests, elapsed } = await nextMessage<RawIcapResult>(child);
     return (requests / elapsed) * 1000;

@@ -19,7 +19,7 @@ interface Run {
 
 function bench(...args: readonly string[]): Promise<Run> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [MAIN, "--runs", "1", "--seconds", "0.3", ...args], (error, stdout, stderr) =>
+    execFile(process.execPath, [MAIN, "--runs", "1", "--seconds", "0.3", "--warm-up", "0.5", ...args], (error, stdout, stderr) =>
       resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr }),
     );
   });

@@ -36,6 +36,7 @@ describe("the command line of the benchmark", () => {
       list: false,
       runs: 3,
       seconds: 4,
+      warmUp: 10,
       format: "text",
       profile: undefined,
       baseUrl: undefined,
@@ -45,11 +46,12 @@ describe("the command line of the benchmark", () => {
   });
 
   it("reads what is given", () => {
-    const args = "--only cold-10k,growth --runs 5 --seconds 0.5 --json --base-url http://127.0.0.1:8080/ --pid 42 --homeserver-port 8008";
+    const args = "--only cold-10k,growth --runs 5 --seconds 0.5 --warm-up 0 --json --base-url http://127.0.0.1:8080/ --pid 42 --homeserver-port 8008";
     expect(parseCommandLine(args.split(" "), API)).toMatchObject({
       only: ["cold-10k", "growth"],
       runs: 5,
       seconds: 0.5,
+      warmUp: 0,
       format: "json",
       baseUrl: `http://127.0.0.1:8080${API}`,
       pid: 42,
@@ -67,6 +69,7 @@ describe("the command line of the benchmark", () => {
     ["--runs", "many"],
     ["--seconds", "0"],
     ["--seconds", "1e9"],
+    ["--warm-up", "-1"],
     ["--homeserver-port", "65536"],
     ["--base-url", "gateway"],
     ["--base-url", "https://h"],
