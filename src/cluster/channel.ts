@@ -1,6 +1,7 @@
 /**
  * Questions, answers and news between two processes, in both directions over one pipe. Neither side can make the other hold more than a bound, or wait
- * longer than a limit: what can't be sent is lost, what is not answered in time counts as unanswered.
+ * longer than a limit: what can't be sent is lost, what is not answered in time counts as unanswered. What is said in one turn of the event loop goes out
+ * together at its end, for each message by itself would have to be written, and would wake the other process.
  */
 
 /** The pipe: `process`, or a worker of `node:cluster`. */
@@ -37,6 +38,10 @@ export class Channel {
   readonly #handlers: ChannelHandlers;
   readonly #pending = new Map<number, (answer: unknown) => void>();
   #asked = 0;
+  /** What goes out at the end of this turn, and its bytes. */
+  #outgoing: Envelope[] = [];
+  #outgoingBytes = 0;
+  /** Bytes that are not with the system yet. */
   #unsent = 0;
   #lost = false;
   #flushed: (() => void) | undefined;
@@ -85,12 +90,23 @@ export class Channel {
     if (this.#unsent > MAX_UNSENT) return false;
     const bytes = bytesOf(body);
     this.#unsent += bytes;
+    this.#outgoingBytes += bytes;
+    if (this.#outgoing.push(envelope) === 1) setImmediate(() => this.#post());
+    return true;
+  }
+
+  #post(): void {
+    const envelopes = this.#outgoing;
+    const bytes = this.#outgoingBytes;
+    this.#outgoing = [];
+    this.#outgoingBytes = 0;
     try {
-      this.#port.send(envelope, () => this.#sent(bytes));
-      return true;
+      this.#port.send(envelopes, () => this.#sent(bytes));
     } catch {
       this.#sent(bytes);
-      return false;
+      this.#lost = true;
+      // Nobody has got the questions.
+      for (const envelope of envelopes) if ("ask" in envelope) this.#pending.get(envelope.ask)?.(undefined);
     }
   }
 
@@ -102,7 +118,11 @@ export class Channel {
     this.#handlers.drained?.();
   }
 
-  #receive(message: unknown): void {
+  #receive(messages: unknown): void {
+    if (Array.isArray(messages)) for (const message of messages as unknown[]) this.#read(message);
+  }
+
+  #read(message: unknown): void {
     if (typeof message !== "object" || message === null) return;
     if ("tell" in message) this.#handlers.hear?.(message.tell);
     else if (!("body" in message)) return;

@@ -16,6 +16,8 @@ interface Holder {
   /** Who asked for it. */
   readonly owner: unknown;
   readonly until: number;
+  /** Somebody else has asked for it. */
+  awaited: boolean;
 }
 
 const MAX_BYTES = 64 * 1024 * 1024;
@@ -71,7 +73,7 @@ export class RecordStore {
       case "extend":
         return this.#hold(question.name, question.token, question.ttl, owner);
       case "release":
-        return this.#leases.get(question.name)?.token === question.token && this.#leases.delete(question.name);
+        return this.#release(question.name, question.token);
       case "entries":
         return this.#entries(question.name);
       case "put":
@@ -118,10 +120,21 @@ export class RecordStore {
   #hold(name: string, token: string, ttl: number, owner: unknown): boolean {
     const holder = this.#leases.get(name);
     const now = this.#now();
-    if (holder !== undefined && holder.token !== token && holder.until > now) return false;
+    if (holder !== undefined && holder.token !== token && holder.until > now) {
+      holder.awaited = true;
+      return false;
+    }
     if (holder === undefined && this.#leases.size >= MAX_LEASES) return true;
-    this.#leases.set(name, { token, owner, until: now + ttl });
+    this.#leases.set(name, { token, owner, until: now + ttl, awaited: holder?.awaited ?? false });
     return true;
+  }
+
+  /** Whether somebody else has asked for it. */
+  #release(name: string, token: string): boolean {
+    const holder = this.#leases.get(name);
+    if (holder?.token !== token) return false;
+    this.#leases.delete(name);
+    return holder.awaited;
   }
 
   #entries(name: string): readonly (readonly [field: string, json: string])[] {

@@ -51,7 +51,7 @@ export class WorkerRecords implements Records, Disposable {
   readonly #leases: LeaseTable = {
     take: async (name, token, ttl) => (await this.#ask({ do: "take", name, token: token.toString("base64url"), ttl })) !== false,
     extend: (name, token, ttl) => this.#ask({ do: "extend", name, token: token.toString("base64url"), ttl }),
-    release: (name, token) => this.#ask({ do: "release", name, token: token.toString("base64url") }),
+    release: async (name, token) => (await this.#ask({ do: "release", name, token: token.toString("base64url") })) === true,
   };
   /** While it is set, nothing but a probe is asked. */
   #probe: NodeJS.Timeout | undefined;

@@ -10,7 +10,8 @@ export interface LeaseTable {
   take(key: string, token: Buffer, ttl: number): Promise<boolean>;
   /** Whoever else has taken it in the meantime keeps it; with nobody there it is taken again. */
   extend(key: string, token: Buffer, ttl: number): Promise<unknown>;
-  release(key: string, token: Buffer): Promise<unknown>;
+  /** @returns whether somebody has asked for it in vain, as far as is known */
+  release(key: string, token: Buffer): Promise<boolean>;
 }
 
 /** Extended until it is disposed of. It spares work, it guards nothing: with the table away, two may hold it. */
@@ -33,8 +34,13 @@ export class Lease implements AsyncDisposable {
     return (await table.take(key, token, ttl)) ? new Lease(table, key, token, ttl) : "taken";
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Lets go of it. @returns whether somebody has asked for it in vain, as far as is known */
+  release(): Promise<boolean> {
     clearInterval(this.#timer);
-    await this.#table.release(this.#key, this.#token);
+    return this.#table.release(this.#key, this.#token);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
   }
 }

@@ -24,6 +24,11 @@ export class RecordCodec {
     this.#secret = secret;
   }
 
+  /** Bytes of what `seal` makes of this record. */
+  static sealedLength(record: unknown): number {
+    return HEAD_LENGTH + NONCE_LENGTH + Buffer.byteLength(JSON.stringify(record)) + TAG_LENGTH;
+  }
+
   /** Bytes that only `open` with the same secret and key reads. */
   seal(key: string, record: unknown, expiresAt: number): Buffer {
     const head = Buffer.alloc(HEAD_LENGTH);

@@ -1,5 +1,7 @@
 /** What processes keep for each other, and how they take turns: in Redis, or with the process that has started them. */
 
+import type { Lease } from "./lease.ts";
+
 /** What readiness says of it. */
 export interface RecordsHealth {
   readonly degraded: boolean;
@@ -38,9 +40,9 @@ export interface Records {
   delete(name: string): Promise<boolean>;
   /**
    * The right to do what this name stands for; `taken` while another one has it. Where nobody can be asked, everybody has the right. Whoever gets
-   * it must dispose of it; one that is not (its process died) ends after `ttl` milliseconds, or sooner.
+   * it must let go of it; one that is not (its process died) ends after `ttl` milliseconds, or sooner.
    */
-  lease(name: string, ttl: number): Promise<AsyncDisposable | "taken">;
+  lease(name: string, ttl: number): Promise<Lease | "taken">;
   /**
    * All records of a hash that are ours, sound and not expired, by field. Undefined when that can't be found out; what is not among them may
    * have been removed.

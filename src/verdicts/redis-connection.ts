@@ -62,6 +62,11 @@ export interface RedisConnection {
   readonly address: string;
   /** Milliseconds that one operation may take; past that nobody waits for it any more. */
   readonly limit: number;
+  /**
+   * What is asked from now on, until the event loop has seen to all that had come in, goes out in one piece: each command by itself would have to be
+   * written, and would wake Redis. Commands to a Cluster go out as they come.
+   */
+  readonly gather: () => void;
   /** @throws unless it answers, all of it; takes no longer than a few operations */
   probe(): Promise<void>;
   /** One that only listens. When it is lost it ends, and another one can be opened. */
@@ -121,9 +126,24 @@ function openServer({ settings, address, secrets }: ServerSettings, limit: numbe
     client,
     address,
     limit,
+    gather: gathering(client),
     probe: async () => void (await within(limit, client.ping())),
     openListener: () => new Redis({ ...settings, ...LIMITS, ...NO_QUEUE, ...LISTENING }),
     words: (error) => failureWords(error, secrets),
+  };
+}
+
+function gathering(client: Redis): () => void {
+  let gathers = false;
+  return () => {
+    if (gathers) return;
+    gathers = true;
+    const { stream } = client;
+    stream.cork();
+    setImmediate(() => {
+      gathers = false;
+      stream.uncork();
+    });
   };
 }
 
@@ -134,6 +154,7 @@ function openCluster(options: Access & Clustered, limit: number): RedisConnectio
     client: cluster,
     address: addresses(options.cluster),
     limit,
+    gather: () => undefined,
     probe: () => probeCluster(cluster),
     // Nodes pass on to each other what is published; any of them will do, and after a failure another one is as good.
     openListener() {

@@ -1,9 +1,10 @@
 /**
  * Leases in Redis. A key's value is the holder's token, and a sealed record that expires with it: what somebody else puts there is no lease, and what
- * was copied from there is none for much longer.
+ * was copied from there is none for much longer. Behind that may stand a mark of somebody who has asked for it in vain; anybody can set it who can write
+ * there, and it only tells the holder to say aloud that it lets go.
  */
 import { type LeaseTable, TOKEN_LENGTH } from "./lease.ts";
-import type { RecordCodec } from "./record-codec.ts";
+import { RecordCodec } from "./record-codec.ts";
 import type { RedisLink } from "./redis-link.ts";
 
 export interface RedisLeasesOptions {
@@ -13,19 +14,27 @@ export interface RedisLeasesOptions {
   readonly now: () => number;
 }
 
-/** Bytes; none is longer. */
-const LONGEST = 256;
+/** Bytes of a value without the mark; and of what is read of whatever stands there. */
+const VALUE_LENGTH = TOKEN_LENGTH + RecordCodec.sealedLength("lease");
+const LONGEST = VALUE_LENGTH + 1;
 /** Milliseconds by which the clocks of two instances may differ. */
 const CLOCK_SKEW = 10_000;
 
 /** Whoever else has taken it in the meantime keeps it; with nobody there (Redis came back empty) it is taken again. */
 const EXTEND = `local there = redis.call("get", KEYS[1])
 if there and string.sub(there, 1, ${TOKEN_LENGTH}) ~= string.sub(ARGV[1], 1, ${TOKEN_LENGTH}) then return 0 end
-redis.call("set", KEYS[1], ARGV[1], "PX", ARGV[2])
+redis.call("set", KEYS[1], ARGV[1] .. string.sub(there or "", ${VALUE_LENGTH + 1}), "PX", ARGV[2])
 return 1`;
+/** Whether it was marked. */
 const RELEASE = `local there = redis.call("get", KEYS[1])
-if there and string.sub(there, 1, ${TOKEN_LENGTH}) == ARGV[1] then return redis.call("del", KEYS[1]) end
-return 0`;
+if not there or string.sub(there, 1, ${TOKEN_LENGTH}) ~= ARGV[1] then return 0 end
+redis.call("del", KEYS[1])
+return #there > ${VALUE_LENGTH} and 1 or 0`;
+/** What is there, with a mark from now on. */
+const MARK = `local there = redis.pcall("getrange", KEYS[1], 0, ${LONGEST})
+if type(there) ~= "string" or #there ~= ${VALUE_LENGTH} then return there end
+redis.call("set", KEYS[1], there .. "w", "KEEPTTL")
+return there .. "w"`;
 /** In the place of what is no lease, whatever its type, unless it is another by now. */
 const REPLACE = `local there = redis.pcall("getrange", KEYS[1], 0, ${LONGEST})
 if type(there) == "string" and there ~= ARGV[3] then return 0 end
@@ -47,9 +56,9 @@ export class RedisLeases implements LeaseTable {
   async take(key: string, token: Buffer, ttl: number): Promise<boolean> {
     const taken = await this.#link.ask((redis) => redis.set(key, this.#value(key, token, ttl), "PX", ttl, "NX"));
     if (typeof taken !== "object" || taken.value !== null) return true;
-    const there = await this.#link.ask((redis) => redis.getrangeBuffer(key, 0, LONGEST));
+    const there = await this.#link.ask((redis) => redis.callBuffer("eval", MARK, 1, key));
     if (there === "away") return true;
-    const value = there === "wrong type" ? Buffer.alloc(0) : there.value;
+    const value = there === "wrong type" || !Buffer.isBuffer(there.value) ? Buffer.alloc(0) : there.value;
     if (this.#isHeld(key, value)) return false;
     const replaced = await this.#link.ask((redis) => redis.eval(REPLACE, 1, key, this.#value(key, token, ttl), ttl, value));
     return typeof replaced !== "object" || replaced.value === 1;
@@ -59,12 +68,13 @@ export class RedisLeases implements LeaseTable {
     return this.#link.ask((redis) => redis.eval(EXTEND, 1, key, this.#value(key, token, ttl), ttl));
   }
 
-  release(key: string, token: Buffer): Promise<unknown> {
-    return this.#link.ask((redis) => redis.eval(RELEASE, 1, key, token));
+  async release(key: string, token: Buffer): Promise<boolean> {
+    const released = await this.#link.ask((redis) => redis.eval(RELEASE, 1, key, token));
+    return typeof released === "object" && released.value === 1;
   }
 
   #isHeld(key: string, value: Buffer): boolean {
-    const opened = this.#codec.open(key, value.subarray(TOKEN_LENGTH));
+    const opened = this.#codec.open(key, value.subarray(TOKEN_LENGTH, VALUE_LENGTH));
     return opened !== undefined && opened.expiresAt + CLOCK_SKEW > this.#now();
   }
 

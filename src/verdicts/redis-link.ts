@@ -68,6 +68,7 @@ export class RedisLink {
   async ask<T>(operation: (redis: RedisCommands) => Promise<T>): Promise<LinkAnswer<T>> {
     const { client } = this.#connection;
     if (this.#away !== undefined || client.status !== "ready") return "away";
+    this.#connection.gather();
     try {
       return { value: await within(this.#connection.limit, operation(client)) };
     } catch (error) {

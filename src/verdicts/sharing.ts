@@ -88,8 +88,13 @@ export class LeaseSharing implements Sharing, Disposable {
   }
 
   async tryLead<T>(name: string, known: () => Promise<T | undefined>): Promise<Turn<T> | "taken"> {
-    const lease = await this.#take(name);
-    const found = await orLetGo(lease, known);
+    // One answer after the other, in one round trip. Nodes of a Cluster may answer in another order: now and then, one does what another just has done.
+    const taking = this.#take(name);
+    const found = await known().catch(async (error: unknown) => {
+      await (await taking)?.[Symbol.asyncDispose]();
+      throw error;
+    });
+    const lease = await taking;
     if (found === undefined) return lease === undefined ? "taken" : { lease };
     await lease?.[Symbol.asyncDispose]();
     return { known: found };
@@ -105,8 +110,8 @@ export class LeaseSharing implements Sharing, Disposable {
     if (lease === "taken") return undefined;
     return {
       [Symbol.asyncDispose]: async () => {
-        await lease[Symbol.asyncDispose]();
-        void this.#records.publish(RELEASED, name);
+        // All instances would hear of each piece of work.
+        if (await lease.release()) void this.#records.publish(RELEASED, name);
       },
     };
   }
@@ -120,15 +125,6 @@ export class LeaseSharing implements Sharing, Disposable {
   #unlisten(name: string, waiting: Waiting): void {
     const others = this.#waiting.get(name);
     if (others?.delete(waiting) === true && others.size === 0) this.#waiting.delete(name);
-  }
-}
-
-async function orLetGo<T>(lease: AsyncDisposable | undefined, known: () => Promise<T>): Promise<T> {
-  try {
-    return await known();
-  } catch (error) {
-    await lease?.[Symbol.asyncDispose]();
-    throw error;
   }
 }
 

@@ -34,6 +34,7 @@ describe("a channel", () => {
     await vi.advanceTimersByTimeAsync(1);
     answers[0]?.("the first one's");
     answers[1]?.("the second one's");
+    await vi.advanceTimersByTimeAsync(1);
     expect(await second).toBe("the second one's");
   });
 
@@ -52,19 +53,39 @@ describe("a channel", () => {
     expect(await Promise.all(asked)).toEqual([undefined, undefined, "good"]);
   });
 
-  it.each([[null], ["text"], [7], [{}], [{ ask: 1 }], [{ answer: 1 }], [{ answer: "1", body: 1 }], [{ ask: {}, body: 1 }]])(
-    "takes %j from its pipe for nothing",
-    async (garbage) => {
-      const [here, there] = pipe();
-      const heard: unknown[] = [];
-      const channel = new Channel(there, { answer: () => 1, hear: (news) => heard.push(news) });
-      here.send(garbage, () => undefined);
-      here.send({ tell: "news" }, () => undefined);
-      await expect.poll(() => heard).toEqual(["news"]);
-      await channel.flush(1000);
-      expect(there.sent).toEqual([]);
-    },
-  );
+  it("sends in one message what is said in one turn", async () => {
+    const [here, there] = pipe();
+    const channel = new Channel(here);
+    void new Channel(there, { answer: (question) => question });
+    channel.tell("news");
+    expect(await Promise.all([channel.ask("one", 1000), channel.ask("two", 1000)])).toEqual(["one", "two"]);
+    expect([here.sent.length, there.sent.length]).toEqual([1, 1]);
+    expect(await channel.ask("three", 1000)).toBe("three");
+    expect(here.sent.length).toBe(2);
+  });
+
+  it.each([
+    [null],
+    ["text"],
+    [7],
+    [{}],
+    [[null]],
+    [["text"]],
+    [[[{ tell: "deep" }]]],
+    [{ ask: 1 }],
+    [{ answer: 1 }],
+    [{ answer: "1", body: 1 }],
+    [{ ask: {}, body: 1 }],
+  ])("takes %j from its pipe for nothing", async (garbage) => {
+    const [here, there] = pipe();
+    const heard: unknown[] = [];
+    const channel = new Channel(there, { answer: () => 1, hear: (news) => heard.push(news) });
+    here.send(garbage, () => undefined);
+    here.send([garbage, { tell: "news" }], () => undefined);
+    await expect.poll(() => heard).toEqual(["news"]);
+    await channel.flush(1000);
+    expect(there.sent).toEqual([]);
+  });
 
   it("holds no more than a bound for a pipe that is stuck, and says when there is room again", async () => {
     const [here, there] = pipe();
@@ -90,12 +111,13 @@ describe("a channel", () => {
     const [here] = pipe();
     const channel = new Channel(here);
     const asked = Array.from({ length: 6_000 }, () => channel.ask("anything", 250));
-    const sent = here.sent.length;
-    expect(sent).toBeLessThan(5_000);
+    await vi.advanceTimersByTimeAsync(1);
+    expect((here.sent[0] as unknown[]).length).toBeLessThan(5_000);
     expect(await asked.at(-1)).toBeUndefined();
     await vi.advanceTimersByTimeAsync(251);
     void channel.ask("anything", 250);
-    expect(here.sent.length).toBe(sent + 1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(here.sent).toHaveLength(2);
   });
 
   it("is not disturbed by a pipe that is gone", async () => {
@@ -107,7 +129,11 @@ describe("a channel", () => {
       listen: () => undefined,
     };
     const channel = new Channel(gone);
-    expect(channel.tell("news")).toBe(false);
-    expect(await channel.ask("anything", 250)).toBeUndefined();
+    channel.tell("news");
+    const asked = channel.ask("anything", 250);
+    // Not at the end of its time: nobody has got it.
+    await vi.advanceTimersByTimeAsync(1);
+    expect(await asked).toBeUndefined();
+    await channel.flush(1000);
   });
 });

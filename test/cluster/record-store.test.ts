@@ -120,6 +120,19 @@ describe("a lease", () => {
     expect(ask(question("extend", "b"))).toBe(false);
   });
 
+  it("tells who lets go of it whether another one has asked for it", () => {
+    const { ask } = storeOf();
+    const release = (token: string): unknown => ask({ do: "release", name: "work", token });
+    ask(question("take", "a"));
+    expect(release("a")).toBe(false);
+    ask(question("take", "a"));
+    ask(question("take", "b"));
+    ask(question("extend", "a"));
+    expect(release("b")).toBe(false);
+    expect(release("a")).toBe(true);
+    expect(release("a")).toBe(false);
+  });
+
   it("is free as soon as the worker that has it is gone", () => {
     const { ask, store } = storeOf();
     ask(question("take", "a"), "one");

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { VerdictKeys } from "../../src/verdicts/keys.ts";
 import type { Records } from "../../src/verdicts/records.ts";
@@ -137,7 +138,7 @@ describe("hints", () => {
 
 describe("a primary that does not answer", () => {
   it("keeps nobody waiting longer than a small limit, once; then nothing is asked of it until it answers again", async () => {
-    vi.useFakeTimers();
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "Date"] });
     const [one, other] = pair();
     await other.records.set("verdict:a", "clean", HOUR);
     let missed = 0;
@@ -166,6 +167,8 @@ describe("a primary that does not answer", () => {
 
     one.port.stuck = false;
     await vi.advanceTimersByTimeAsync(1100);
+    // The question, and its answer.
+    for (let turns = 0; turns < 4; turns += 1) await nextTurn();
     expect(one.records.health()).toEqual({ degraded: false, problems: [] });
     expect(await recordOf(one.records, "verdict:a")).toBe("clean");
     expect(missed).toBe(2);

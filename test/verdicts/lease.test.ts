@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import type { Lease } from "../../src/verdicts/lease.ts";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
 import { SharedProvenSizes } from "../../src/verdicts/shared-proofs.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
@@ -52,6 +53,23 @@ describe("a lease", () => {
     // As if its process had died.
     one[Symbol.dispose]();
     await expect.poll(() => other.lease("work", 60_000), { timeout: 5000 }).not.toBe("taken");
+  });
+
+  it("tells who lets go of it whether another one has asked for it, be it before it was extended", async () => {
+    const [one, other] = [await instance(), await instance()];
+    const taken = async (ttl: number): Promise<Lease> => {
+      const lease = await one.lease("work", ttl);
+      if (lease === "taken") throw new Error("it is taken");
+      return lease;
+    };
+    expect(await (await taken(60_000)).release()).toBe(false);
+    const lease = await taken(600);
+    const before = await raw.getBuffer("mig:lease:work");
+    expect(await other.lease("work", 600)).toBe("taken");
+    expect(await raw.pttl("mig:lease:work")).toBeGreaterThan(0);
+    await expect.poll(() => raw.getBuffer("mig:lease:work")).not.toEqual(Buffer.concat([before ?? Buffer.alloc(0), Buffer.from("w")]));
+    expect(await lease.release()).toBe(true);
+    expect(await (await taken(60_000)).release()).toBe(false);
   });
 
   it("that somebody else has taken since is left alone", async () => {
