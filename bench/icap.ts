@@ -72,7 +72,8 @@ async function row(body: string, size: number, connections: number): Promise<Row
   const results: Record<Load["client"], LoadResult[]> = { raw: [], ours: [] };
   const tool: number[] = [];
   for (let run = 0; run < RUNS; run += 1) {
-    for (const client of ["raw", "ours"] as const) results[client].push(await load({ client, url, size, connections, warmUp: WARM_UP, duration }));
+    for (const client of ["raw", "ours"] as const)
+      results[client].push(await load({ client, url, size, connections, warmUp: WARM_UP, duration }));
     tool.push(await cIcapClient(size, connections));
   }
   const [raw, ours] = [rateOf(results.raw, size), rateOf(results.ours, size)];

@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
 import type Olm from "@matrix-org/olm";
 import { decodeBase64 } from "./base64.ts";
+import { PkDecryption, type PkMessage } from "./pk-decryption.ts";
 
 /** The Python scanner's secret file (32 bytes in base64), or the legacy scanner's libolm pickle. */
 export type RequestKeySource = { readonly secretPath: string } | { readonly picklePath: string; readonly pickleKey: string };
@@ -13,23 +14,16 @@ export type RequestKeySource = { readonly secretPath: string } | { readonly pick
 /** Private keys of 32 bytes, the current one first: all that another process needs to have the same keys. */
 export type RequestSecrets = readonly Uint8Array[];
 
-/** A PkEncryption message; each part in unpadded standard base64, the only form libolm reads. */
-export interface EncryptedMessage {
-  readonly ciphertext: string;
-  readonly mac: string;
-  readonly ephemeral: string;
-}
-
 export interface RequestKeys {
   /** The current key, in unpadded base64, as `public_key` answers it. */
   readonly publicKey: string;
   /** What an operator should know about the files; no secrets. */
   readonly warnings: readonly string[];
   /**
-   * Decrypts with the current key, then with the previous ones, until `read` makes something of the plaintext. When `read` returns
-   * undefined for all of them, so does this: no answer, and no key left out, tells why.
+   * Decrypts with the current key, then with the previous ones, until `read` makes something of the plaintext, which still has its padding. When
+   * `read` returns undefined for all of them, so does this: no answer, and no key left out, tells why.
    */
-  decrypt<T>(message: EncryptedMessage, read: (plaintext: string) => T | undefined): T | undefined;
+  decrypt<T>(message: PkMessage, read: (padded: Buffer) => T | undefined): T | undefined;
   /** 32 bytes for another purpose, always the same for one label and current key: HKDF-SHA-256 (RFC 5869) of the private key. */
   deriveSecret(label: string): Buffer;
   /** Copies. Whoever holds them reads what clients encrypt. */
@@ -53,103 +47,79 @@ export class KeyFileError extends Error {
 
 const SECRET_SIZE = 32;
 const MAX_FILE_SIZE = 4096;
+const NOTHING = Buffer.alloc(0);
 
 /**
  * Loads the keys. The file of `source` is made, with mode 0600, if it is not there; previous secrets have to be.
  * @throws KeyFileError
  */
 export async function loadRequestKeys(source: RequestKeySource, previousSecretPaths: readonly string[] = []): Promise<RequestKeys> {
-  const olm = await loadOlm();
-  const warnings: string[] = [];
-  const decryptions: Olm.PkDecryption[] = [];
+  const loaded: LoadedKey[] = [];
   try {
-    const current =
-      "secretPath" in source ? await loadSecret(olm, source.secretPath, true) : await loadPickle(olm, source.picklePath, source.pickleKey);
-    decryptions.push(current.decryption);
-    warnings.push(...current.warnings);
-    for (const path of previousSecretPaths) {
-      const previous = await loadSecret(olm, path, false);
-      decryptions.push(previous.decryption);
-      warnings.push(...previous.warnings);
-    }
-    return requestKeys(current, decryptions, warnings);
-  } catch (error) {
-    for (const decryption of decryptions) decryption.free();
-    throw error;
+    loaded.push("secretPath" in source ? await loadSecret(source.secretPath, true) : await loadPickle(source.picklePath, source.pickleKey));
+    for (const path of previousSecretPaths) loaded.push(await loadSecret(path, false));
+    return requestKeys(
+      loaded.map(({ secret }) => secret),
+      loaded.flatMap(({ warnings }) => warnings),
+    );
+  } finally {
+    for (const { secret } of loaded) secret.fill(0);
   }
 }
 
-/** The keys that another process has loaded. */
-export async function adoptRequestKeys(secrets: RequestSecrets): Promise<RequestKeys> {
-  const olm = await loadOlm();
-  const adopted = secrets.map((secret) => adoptKey(olm, secret));
-  const [current] = adopted;
-  if (current === undefined) throw new RangeError("there is no key");
-  return requestKeys(
-    current,
-    adopted.map(({ decryption }) => decryption),
-    [],
-  );
+/** The keys that another process has loaded. @throws RangeError when there are none */
+export function adoptRequestKeys(secrets: RequestSecrets): RequestKeys {
+  return requestKeys(secrets, []);
 }
 
 interface LoadedKey {
-  readonly decryption: Olm.PkDecryption;
-  readonly publicKey: string;
+  /** The private key; wiped once it is in use. */
+  readonly secret: Uint8Array;
   readonly warnings: readonly string[];
 }
 
-function requestKeys(current: LoadedKey, decryptions: Olm.PkDecryption[], warnings: readonly string[]): RequestKeys {
-  const privateKey = Buffer.from(current.decryption.get_private_key());
+/** Copies the private keys, the current one first. @throws RangeError when there are none */
+function requestKeys(given: RequestSecrets, warnings: readonly string[]): RequestKeys {
+  const secrets = given.map((secret) => Buffer.from(secret));
+  const decryptions = secrets.map((secret) => new PkDecryption(secret));
+  const [current] = secrets;
+  if (current === undefined) throw new RangeError("there is no key");
   return {
-    publicKey: current.publicKey,
+    publicKey: decryptions[0]?.publicKey ?? "",
     warnings,
     decrypt(message, read) {
       for (const decryption of decryptions) {
-        const plaintext = tryDecrypt(decryption, message);
+        const padded = decryption.decrypt(message);
         // What could not be decrypted is read all the same, as nothing, so that both kinds of refusal take the same steps.
-        const content = read(plaintext ?? "");
-        if (plaintext !== undefined && content !== undefined) return content;
+        const content = read(padded ?? NOTHING);
+        if (padded !== undefined && content !== undefined) return content;
       }
       return undefined;
     },
     deriveSecret(label) {
-      return Buffer.from(hkdfSync("sha256", privateKey, "", `matrix-icap-gateway ${label}`, SECRET_SIZE));
+      return Buffer.from(hkdfSync("sha256", current, "", `matrix-icap-gateway ${label}`, SECRET_SIZE));
     },
     secrets() {
-      return decryptions.map((decryption) => Uint8Array.from(decryption.get_private_key()));
+      return secrets.map((secret) => Uint8Array.from(secret));
     },
     free() {
-      privateKey.fill(0);
-      for (const decryption of decryptions.splice(0)) decryption.free();
+      decryptions.length = 0;
+      for (const secret of secrets) secret.fill(0);
     },
   };
 }
 
-function tryDecrypt(decryption: Olm.PkDecryption, { ephemeral, mac, ciphertext }: EncryptedMessage): string | undefined {
-  try {
-    return decryption.decrypt(ephemeral, mac, ciphertext);
-  } catch {
-    return undefined;
-  }
-}
-
-async function loadSecret(olm: typeof Olm, path: string, make: boolean): Promise<LoadedKey> {
+async function loadSecret(path: string, make: boolean): Promise<LoadedKey> {
   const { content, warnings } = make
     ? await readOrMake(path, () => `${randomBytes(SECRET_SIZE).toString("base64")}\n`)
     : await readKeyFile(path);
   const secret = decodeBase64(content.trim(), SECRET_SIZE);
   if (secret === undefined) throw new KeyFileError(path, `not the base64 of ${SECRET_SIZE} bytes`);
-  const key = adoptKey(olm, secret);
-  secret.fill(0);
-  return { ...key, warnings };
+  return { secret, warnings };
 }
 
-function adoptKey(olm: typeof Olm, secret: Uint8Array): LoadedKey {
-  const decryption = new olm.PkDecryption();
-  return { decryption, publicKey: decryption.init_with_private_key(secret), warnings: [] };
-}
-
-async function loadPickle(olm: typeof Olm, path: string, pickleKey: string): Promise<LoadedKey> {
+async function loadPickle(path: string, pickleKey: string): Promise<LoadedKey> {
+  const olm = await loadOlm();
   const { content, warnings } = await readOrMake(path, () => {
     const fresh = new olm.PkDecryption();
     try {
@@ -161,10 +131,12 @@ async function loadPickle(olm: typeof Olm, path: string, pickleKey: string): Pro
   });
   const decryption = new olm.PkDecryption();
   try {
-    return { decryption, publicKey: decryption.unpickle(pickleKey, content.trim()), warnings };
+    decryption.unpickle(pickleKey, content.trim());
+    return { secret: decryption.get_private_key(), warnings };
   } catch (error) {
-    decryption.free();
     throw new KeyFileError(path, "not a libolm pickle, or not one of this pickle_key", error);
+  } finally {
+    decryption.free();
   }
 }
 

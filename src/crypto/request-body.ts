@@ -1,7 +1,8 @@
 /** Request bodies that clients encrypt to the gateway's public key, so that proxies between them don't see the keys of attachments. */
 import { GatewayError } from "../errors.ts";
-import { decodeBase64, decodeBase64UpTo, encodeBase64 } from "./base64.ts";
+import { decodeBase64, decodeBase64UpTo } from "./base64.ts";
 import type { RequestKeys } from "./keys.ts";
+import type { PkMessage } from "./pk-decryption.ts";
 
 const MAX_CIPHERTEXT = 16 * 1024;
 const CIPHER_BLOCK = 16;
@@ -25,17 +26,12 @@ const EPHEMERAL_SIZE = 32;
 export function decryptRequestBody(keys: RequestKeys, encryptedBody: unknown): unknown {
   const message = readMessage(encryptedBody);
   if (message === undefined) throw new GatewayError("bad_decryption");
-  const parts = {
-    ciphertext: encodeBase64(message.ciphertext),
-    mac: encodeBase64(message.mac),
-    ephemeral: encodeBase64(message.ephemeral),
-  };
-  const content = keys.decrypt(parts, (plaintext) => readPlaintext(plaintext, message.ciphertext.length));
+  const content = keys.decrypt(message, readPlaintext);
   if (content === undefined) throw new GatewayError("bad_decryption");
   return content;
 }
 
-function readMessage(value: unknown): { ciphertext: Buffer; mac: Buffer; ephemeral: Buffer } | undefined {
+function readMessage(value: unknown): PkMessage | undefined {
   if (typeof value !== "object" || value === null) return undefined;
   const { ciphertext, mac, ephemeral } = value as Record<string, unknown>;
   if (typeof ciphertext !== "string" || typeof mac !== "string" || typeof ephemeral !== "string") return undefined;
@@ -50,17 +46,30 @@ function readMessage(value: unknown): { ciphertext: Buffer; mac: Buffer; ephemer
 }
 
 /**
- * libolm hands out a string: invalid UTF-8 has become U+FFFD in it, and it ends at the first NUL. Both are refused, or a garbled block
- * inside a JSON string would pass one time in ten and tell something about its bytes. No field of an encrypted file holds a U+FFFD.
+ * What stands before sound padding is JSON in UTF-8; unsound padding is left where it is, and refused after the same steps. Bytes that are no UTF-8 have
+ * become U+FFFD, or a garbled block inside a JSON string would pass one time in ten and tell something about its bytes. No field of an encrypted file
+ * holds a U+FFFD.
  */
-function readPlaintext(plaintext: string, ciphertextSize: number): object | undefined {
-  const padding = ciphertextSize - Buffer.byteLength(plaintext);
+function readPlaintext(padded: Buffer): object | undefined {
+  const padding = soundPadding(padded);
+  const text = padded.toString("utf8", 0, padded.length - padding);
   let content: unknown;
   try {
-    content = JSON.parse(plaintext);
+    content = JSON.parse(text);
   } catch {
     return undefined;
   }
-  if (padding < 1 || padding > CIPHER_BLOCK || plaintext.includes("\u{FFFD}")) return undefined;
+  if (padding === 0 || text.includes("\u{FFFD}")) return undefined;
   return typeof content === "object" && content !== null && !Array.isArray(content) ? content : undefined;
+}
+
+/** How many bytes of it are padding; 0: it is none. Looks at a whole block, whatever is in it. */
+function soundPadding(padded: Buffer): number {
+  const last = padded.at(-1) ?? 0;
+  let wrong = last < 1 || last > CIPHER_BLOCK || last > padded.length ? 1 : 0;
+  for (let back = 1; back <= CIPHER_BLOCK; back += 1) {
+    const byte = padded.at(-back) ?? 0;
+    wrong |= back <= last ? byte ^ last : 0;
+  }
+  return wrong === 0 ? last : 0;
 }

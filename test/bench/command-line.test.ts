@@ -46,7 +46,8 @@ describe("the command line of the benchmark", () => {
   });
 
   it("reads what is given", () => {
-    const args = "--only cold-10k,growth --runs 5 --seconds 0.5 --warm-up 0 --json --base-url http://127.0.0.1:8080/ --pid 42 --homeserver-port 8008";
+    const args =
+      "--only cold-10k,growth --runs 5 --seconds 0.5 --warm-up 0 --json --base-url http://127.0.0.1:8080/ --pid 42 --homeserver-port 8008";
     expect(parseCommandLine(args.split(" "), API)).toMatchObject({
       only: ["cold-10k", "growth"],
       runs: 5,
