@@ -20,7 +20,7 @@ export const large: Group = {
       media: 1,
       known: true,
       connections: 1,
-      requests: 5,
+      requests: 20,
       ceilings: ["homeserver"],
     },
     {

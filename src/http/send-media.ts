@@ -13,6 +13,9 @@ export interface ReaderLimits {
 
 const LIMITS: ReaderLimits = { idle: 60_000, patience: 120_000, rate: 32 * 1024 };
 
+/** Bytes of media that is best written as a whole. */
+const SMALL = 1024 * 1024;
+
 /** How a body went. */
 export interface Delivery {
   readonly sent: number;
@@ -41,7 +44,8 @@ export async function sendMedia(
       sent += chunk.length;
       if (sent > size) throw new RangeError("there is more media than was announced");
       if (sent === size) end(outgoing, chunk);
-      else if (!outgoing.write(chunk)) await reader.next(hasDrained);
+      else if (!(sent === chunk.length && size > SMALL ? writeAtOnce(outgoing, chunk) : outgoing.write(chunk)))
+        await reader.next(hasDrained);
     }
     if (!reader.gone) {
       if (sent < size) throw new RangeError("there is less media than was announced");
@@ -53,6 +57,14 @@ export async function sendMedia(
     outgoing.destroy();
     return { sent, complete: false, error };
   }
+}
+
+/** Node writes at the end of its turn, which may last until the body has nothing more at hand: some milliseconds, for which a first byte need not wait. */
+function writeAtOnce(outgoing: ServerResponse, chunk: Buffer): boolean {
+  outgoing.cork();
+  const goesOn = outgoing.write(chunk);
+  outgoing.uncork();
+  return goesOn;
 }
 
 /** With the last bytes, so that they are written as one. */

@@ -75,6 +75,21 @@ describe("media on its way", () => {
     expect(await delivery).toMatchObject({ complete: false });
   });
 
+  it("the first bytes of what is large do not wait for those that come in the same turn", async () => {
+    const first = Buffer.from("the first bytes");
+    const rest = Buffer.alloc(2 * PIECE.length);
+    let wasWritten: boolean | undefined;
+    async function* body({ socket }: ServerResponse): AsyncGenerator<Buffer> {
+      yield first;
+      wasWritten = socket?.writableCorked === 0 && socket.writableLength === 0;
+      yield rest;
+    }
+    const { port, delivery } = await serve(body, 60_000, 60_000, first.length + rest.length);
+    (await ask(port)).resume();
+    expect(await delivery).toMatchObject({ complete: true });
+    expect(wasWritten).toBe(true);
+  });
+
   it("a client that has gone before the first byte is no reason to wait", async () => {
     const { promise: delivery, resolve } = Promise.withResolvers<Delivery>();
     const server = createServer((_, outgoing) => {
