@@ -28,7 +28,7 @@ interface Address {
 }
 
 /** As bin/ starts it. */
-const NODE_FLAGS = ["--min-semi-space-size=8"];
+const NODE_FLAGS = ["--min-semi-space-size=8", "--v8-pool-size=1"];
 /** Milliseconds until it must be ready. */
 const READY_WITHIN = 60_000;
 const WARNINGS = 4;

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --min-semi-space-size=8
+#!/usr/bin/env -S node --min-semi-space-size=8 --v8-pool-size=1
 // Runs on any Node from 20 on: it finds the one that the gateway needs. Releases hold built code, a checkout only TypeScript.
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
