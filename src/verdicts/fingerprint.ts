@@ -1,6 +1,6 @@
 /** Tells instances that share a Redis, but not the secret or the key pair, of each other: they look like one deployment, and are not. */
 import { createHash } from "node:crypto";
-import { keyedDigest } from "./keys.ts";
+import { KeyedDigest } from "./keyed-digest.ts";
 import type { RedisLink, StoreLog } from "./redis-link.ts";
 
 /** Milliseconds that it stays after its last instance has gone: then a new secret is no longer another one. */
@@ -43,7 +43,7 @@ export class Fingerprint implements Disposable {
   constructor(options: FingerprintOptions) {
     const { secret, publicKey } = options;
     this.#options = options;
-    this.#secret = keyedDigest(secret, "fingerprint", []).toString("base64url");
+    this.#secret = new KeyedDigest(secret).name("fingerprint", []);
     this.#publicKey = publicKey === undefined ? "-" : createHash("sha256").update(publicKey).digest("base64url");
     this.#own = `${this.#secret} ${this.#publicKey}`;
     this.#timer = setInterval(() => void this.check(), INTERVAL).unref();

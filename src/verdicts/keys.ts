@@ -1,32 +1,8 @@
 /** Names under which verdicts are kept: who reads them, without the secret, learns neither what was seen nor where it came from. */
-import { type KeyObject, createHmac, createSecretKey } from "node:crypto";
+import { KeyedDigest } from "./keyed-digest.ts";
 
 /** A shorter secret could be found by trying. */
 export const MIN_SECRET_BYTES = 16;
-
-/** Bytes of the length before each part. */
-const LENGTH = 4;
-
-/**
- * HMAC-SHA-256 over a purpose and parts, texts in UTF-8. Each is preceded by its length (32 bits, big-endian), so no two lists of parts, and no two purposes, are the same message.
- */
-export function keyedDigest(secret: Buffer | KeyObject, purpose: string, parts: readonly (string | Buffer)[]): Buffer {
-  return createHmac("sha256", secret)
-    .update(messageOf([purpose, ...parts]))
-    .digest();
-}
-
-function messageOf(parts: readonly (string | Buffer)[]): Buffer {
-  const message = Buffer.allocUnsafe(parts.reduce((sum, part) => sum + LENGTH + Buffer.byteLength(part), 0));
-  let at = 0;
-  for (const part of parts) {
-    const from = at + LENGTH;
-    const length = typeof part === "string" ? message.write(part, from) : part.copy(message, from);
-    message.writeUInt32BE(length, at);
-    at = from + length;
-  }
-  return message;
-}
 
 /** @throws RangeError when the secret is too short to keep anything secret. */
 export function assertSecret(secret: Buffer): void {
@@ -38,13 +14,12 @@ export function assertSecret(secret: Buffer): void {
  * `audience` alone has keys of its own, and so has a source within a `scope` (policy and audience); empty, as they are by default, they are everybody's.
  */
 export class VerdictKeys {
-  /** Made once: a key that comes as bytes is copied and checked each time. */
-  readonly #secret: KeyObject;
+  readonly #digest: KeyedDigest;
 
   /** @throws RangeError when the secret has less than `MIN_SECRET_BYTES`. */
   constructor(secret: Buffer) {
     assertSecret(secret);
-    this.#secret = createSecretKey(secret);
+    this.#digest = new KeyedDigest(secret);
   }
 
   /** Plain media as it was asked for; `variant` says which of its forms (download, or a thumbnail and its parameters). */
@@ -73,8 +48,7 @@ export class VerdictKeys {
   }
 
   #key(purpose: string, parts: readonly (string | Buffer)[], scope: string): string {
-    const digest =
-      scope === "" ? keyedDigest(this.#secret, purpose, parts) : keyedDigest(this.#secret, `${purpose} for an audience`, [scope, ...parts]);
-    return digest.toString("base64url");
+    if (scope === "") return this.#digest.name(purpose, parts);
+    return this.#digest.name(`${purpose} for an audience`, [scope, ...parts]);
   }
 }

@@ -2,7 +2,8 @@
  * The file that holds overrides where there is no Redis. Its first line names the format and a fingerprint of the secret; each other line is one
  * override: the name it is kept under, a blank, and the sealed record in base64url. Lines stand in no order.
  */
-import { keyedDigest, type VerdictKeys } from "./keys.ts";
+import { KeyedDigest } from "./keyed-digest.ts";
+import type { VerdictKeys } from "./keys.ts";
 import { digestOf, MAX_OVERRIDES, type OverrideRecord, overrideFromJson } from "./overrides-ledger.ts";
 import { inTurns } from "./overrides-turns.ts";
 import { RecordCodec } from "./record-codec.ts";
@@ -44,7 +45,7 @@ export class OverridesFormat {
   constructor(secret: Buffer, keys: VerdictKeys) {
     this.#codec = new RecordCodec(secret);
     this.#keys = keys;
-    this.#title = `${TITLE} ${VERSION} ${keyedDigest(secret, "fingerprint of an overrides file", []).toString("base64url")}`;
+    this.#title = `${TITLE} ${VERSION} ${new KeyedDigest(secret).name("fingerprint of an overrides file", [])}`;
   }
 
   /** Others get their turn meanwhile. @throws ForeignFileError for another format, or another secret. */

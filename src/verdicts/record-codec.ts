@@ -7,7 +7,7 @@
  */
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { z } from "zod";
-import { keyedDigest } from "./keys.ts";
+import { KeyedDigest } from "./keyed-digest.ts";
 import { DIGEST_SIZE, type SourceRecord, type VerdictRecord, digestCount } from "./store.ts";
 
 const VERSION = 1;
@@ -18,10 +18,10 @@ const TAG_LENGTH = 16;
 export const MAX_VALUE_BYTES = 1024 * 1024;
 
 export class RecordCodec {
-  readonly #secret: Buffer;
+  readonly #digest: KeyedDigest;
 
   constructor(secret: Buffer) {
-    this.#secret = secret;
+    this.#digest = new KeyedDigest(secret);
   }
 
   /** Bytes of what `seal` makes of this record. */
@@ -57,7 +57,7 @@ export class RecordCodec {
   }
 
   #keyOf(key: string): Buffer {
-    return keyedDigest(this.#secret, "record encryption", [key]);
+    return this.#digest.bytes("record encryption", [key]);
   }
 }
 

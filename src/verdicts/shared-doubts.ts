@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { z } from "zod";
-import { keyedDigest } from "./keys.ts";
+import { KeyedDigest } from "./keyed-digest.ts";
 import type { Records } from "./records.ts";
 
 /** Verdicts of this outcome from the one moment to the other may be wrong (ms since the epoch). */
@@ -39,7 +39,7 @@ const passSchema = z.strictObject({ at: z.int().min(0) });
 export class DoubtRecords {
   readonly lifetime: number;
   readonly #records: Records;
-  readonly #secret: Buffer;
+  readonly #digest: KeyedDigest;
   readonly #machine: string;
   readonly #field: string;
   readonly #now: () => number;
@@ -49,7 +49,7 @@ export class DoubtRecords {
   constructor({ records, secret, lifetime, machine = hostname(), worker, now = Date.now }: DoubtRecordsOptions) {
     this.lifetime = lifetime;
     this.#records = records;
-    this.#secret = secret;
+    this.#digest = new KeyedDigest(secret);
     this.#machine = machine;
     this.#field = this.#name("doubts of", ...(worker === undefined ? [machine] : [machine, worker]));
     this.#now = now;
@@ -109,7 +109,7 @@ export class DoubtRecords {
   }
 
   #name(purpose: string, ...parts: readonly string[]): string {
-    return keyedDigest(this.#secret, purpose, parts).toString("base64url");
+    return this.#digest.name(purpose, parts);
   }
 }
 

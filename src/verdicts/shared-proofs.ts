@@ -1,6 +1,6 @@
 /** Sizes that instances prove for each other. */
 import { z } from "zod";
-import { keyedDigest } from "./keys.ts";
+import { KeyedDigest } from "./keyed-digest.ts";
 import type { Records } from "./records.ts";
 
 /** What a scanner was found to scan. */
@@ -26,13 +26,13 @@ const schema = z.strictObject({ size: z.int().min(0), at: z.number().min(0) });
 
 export class SharedProvenSizes implements SharedProofs {
   readonly #records: Records;
-  readonly #secret: Buffer;
+  readonly #digest: KeyedDigest;
   readonly #ttl: number;
 
   /** @param ttl milliseconds that a proof is kept */
   constructor(records: Records, secret: Buffer, ttl: number) {
     this.#records = records;
-    this.#secret = secret;
+    this.#digest = new KeyedDigest(secret);
     this.#ttl = ttl;
   }
 
@@ -51,6 +51,6 @@ export class SharedProvenSizes implements SharedProofs {
 
   /** A service's address is nobody's business who reads the records. */
   #name(key: string): string {
-    return `proof:${keyedDigest(this.#secret, "proven size", [key]).toString("base64url")}`;
+    return `proof:${this.#digest.name("proven size", [key])}`;
   }
 }
