@@ -1,5 +1,6 @@
 /** What a memory of the homeserver's yes and of clean media is worth, and what several processes are. */
-import type { GatewaySetup, Group, LoadRow } from "../row.ts";
+import type { Settings } from "../gateway.ts";
+import type { Group, LoadRow } from "../row.ts";
 import { KIB, MIB } from "./sizes.ts";
 
 const REMEMBERING = { settings: { download: { authorization_ttl: "30s" }, result_cache: { media_memory: "64MiB" } } };
@@ -18,21 +19,43 @@ export const remembering: Group = {
   ],
 };
 
+interface Load extends Pick<LoadRow, "endpoint" | "size" | "media" | "title"> {
+  readonly settings?: Settings;
+}
+
 /** Of what each row is, by the beginning of its name. */
-const LOADS: Readonly<Record<string, Pick<LoadRow, "endpoint" | "size" | "media" | "title">>> = {
+const LOADS: Readonly<Record<string, Load>> = {
   cold: { title: "download 10 KiB, cold", endpoint: "download", size: 10 * KIB },
   repeated: { title: "download 10 KiB, repeated", endpoint: "download", size: 10 * KIB, media: 16 },
   scan: { title: "scan_encrypted, repeated", endpoint: "scan_encrypted", size: 10 * KIB, media: 16 },
 };
+const LARGER_LOADS: Readonly<Record<string, Load>> = {
+  "cold-1m": { title: "download 1 MiB, cold", endpoint: "download", size: MIB },
+  "cold-encrypted-1m": { title: "download_encrypted 1 MiB, cold", endpoint: "download_encrypted", size: MIB },
+  "repeated-1m": { title: "download 1 MiB, repeated", endpoint: "download", size: MIB, media: 16 },
+  "remembering-10k": {
+    title: "download 10 KiB, repeated, authorization_ttl",
+    endpoint: "download",
+    size: 10 * KIB,
+    media: 16,
+    settings: REMEMBERING.settings,
+  },
+  "remembering-1m": {
+    title: "download 1 MiB, repeated, authorization_ttl",
+    endpoint: "download",
+    size: MIB,
+    media: 16,
+    settings: REMEMBERING.settings,
+  },
+};
 
-function workersRows(workers: number, redis: boolean): LoadRow[] {
-  const gateway: GatewaySetup = { settings: { web: { workers } }, redis };
+function workersRows(loads: Readonly<Record<string, Load>>, workers: number, redis: boolean): LoadRow[] {
   const where = redis ? "-redis" : "";
-  return Object.entries(LOADS).map(([name, load]) => ({
+  return Object.entries(loads).map(([name, { settings = {}, ...load }]) => ({
     ...load,
     name: `workers-${name}-${workers}${where}`,
     title: `${load.title}, ${workers} ${workers === 1 ? "worker" : "workers"}${redis ? ", Redis" : ""}`,
-    gateway,
+    gateway: { settings: { ...settings, web: { workers } }, redis },
     connections: 32,
     ceilings: ["homeserver"],
     ...(redis ? { probes: ["redis"] } : {}),
@@ -42,5 +65,5 @@ function workersRows(workers: number, redis: boolean): LoadRow[] {
 export const workers: Group = {
   name: "workers",
   title: "Several processes",
-  rows: [...workersRows(1, false), ...workersRows(2, false), ...workersRows(2, true)],
+  rows: [...workersRows(LOADS, 1, false), ...workersRows({ ...LOADS, ...LARGER_LOADS }, 2, false), ...workersRows(LOADS, 2, true)],
 };
