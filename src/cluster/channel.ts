@@ -33,10 +33,17 @@ type Envelope =
   | { readonly answer: number; readonly body: unknown }
   | { readonly tell: unknown };
 
+/** A question without its answer. */
+interface Pending {
+  /** It has gone out: its time begins. */
+  readonly sent: () => void;
+  readonly settle: (answer?: unknown) => void;
+}
+
 export class Channel {
   readonly #port: Port;
   readonly #handlers: ChannelHandlers;
-  readonly #pending = new Map<number, (answer: unknown) => void>();
+  readonly #pending = new Map<number, Pending>();
   #asked = 0;
   /** What goes out at the end of this turn, and its bytes. */
   #outgoing: Envelope[] = [];
@@ -52,19 +59,20 @@ export class Channel {
     port.listen((message) => this.#receive(message));
   }
 
-  /** Never rejects. Undefined: no answer within so many milliseconds, or too many questions wait for theirs. */
+  /** Never rejects. Undefined: no answer within so many milliseconds from when it was sent, or too many questions wait for theirs. */
   ask(question: unknown, limit: number): Promise<unknown> {
     if (this.#pending.size >= MAX_PENDING) return Promise.resolve(undefined);
     this.#asked += 1;
     const id = this.#asked;
     const { promise, resolve } = Promise.withResolvers<unknown>();
-    // What has come in while this process was busy is looked at before it counts as late.
-    const timer = setTimeout(() => setImmediate(settle), limit);
+    let timer: NodeJS.Timeout | undefined;
     const settle = (answer?: unknown): void => {
       clearTimeout(timer);
       if (this.#pending.delete(id)) resolve(answer);
     };
-    this.#pending.set(id, settle);
+    // What has come in while this process was busy is looked at before it counts as late.
+    const sent = (): void => void (timer = setTimeout(() => setImmediate(settle), limit));
+    this.#pending.set(id, { sent, settle });
     if (!this.#send({ ask: id, body: question }, question)) settle();
     return promise;
   }
@@ -100,13 +108,14 @@ export class Channel {
     const bytes = this.#outgoingBytes;
     this.#outgoing = [];
     this.#outgoingBytes = 0;
+    const pending = envelopes.flatMap((envelope) => ("ask" in envelope && this.#pending.get(envelope.ask)) || []);
     try {
       this.#port.send(envelopes, () => this.#sent(bytes));
+      for (const { sent } of pending) sent();
     } catch {
       this.#sent(bytes);
       this.#lost = true;
-      // Nobody has got the questions.
-      for (const envelope of envelopes) if ("ask" in envelope) this.#pending.get(envelope.ask)?.(undefined);
+      for (const { settle } of pending) settle();
     }
   }
 
@@ -127,7 +136,7 @@ export class Channel {
     if ("tell" in message) this.#handlers.hear?.(message.tell);
     else if (!("body" in message)) return;
     else if ("ask" in message) void this.#reply(message.ask, message.body);
-    else if ("answer" in message && typeof message.answer === "number") this.#pending.get(message.answer)?.(message.body);
+    else if ("answer" in message && typeof message.answer === "number") this.#pending.get(message.answer)?.settle(message.body);
   }
 
   async #reply(id: unknown, question: unknown): Promise<void> {

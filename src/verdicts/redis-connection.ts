@@ -2,6 +2,7 @@
  * How a Redis is reached: one server, the master that Sentinels name, or a Cluster. Whatever it is, nothing asked of it is waited for longer
  * than a small limit, nothing is asked twice, and nothing queues up while it is away.
  */
+import { setImmediate as endOfTurn } from "node:timers/promises";
 import { type Cluster, Redis, type RedisOptions } from "ioredis";
 import { createCluster, probeCluster } from "./redis-cluster.ts";
 import { failureWords } from "./redis-failure.ts";
@@ -65,8 +66,9 @@ export interface RedisConnection {
   /**
    * What is asked from now on, until the event loop has seen to all that had come in, goes out in one piece: each command by itself would have to be
    * written, and would wake Redis. Commands to a Cluster go out as they come.
+   * @returns resolves when it has gone out, which may be late where other work takes long; undefined where it goes out at once
    */
-  readonly gather: () => void;
+  readonly gather: () => Promise<void> | undefined;
   /** @throws unless it answers, all of it; takes no longer than a few operations */
   probe(): Promise<void>;
   /** One that only listens. When it is lost it ends, and another one can be opened. */
@@ -133,18 +135,16 @@ function openServer({ settings, address, secrets }: ServerSettings, limit: numbe
   };
 }
 
-function gathering(client: Redis): () => void {
-  let gathers = false;
-  return () => {
-    if (gathers) return;
-    gathers = true;
+function gathering(client: Redis): () => Promise<void> {
+  let sent: Promise<void> | undefined;
+  const send = async (): Promise<void> => {
     const { stream } = client;
     stream.cork();
-    setImmediate(() => {
-      gathers = false;
-      stream.uncork();
-    });
+    await endOfTurn();
+    sent = undefined;
+    stream.uncork();
   };
+  return () => (sent ??= send());
 }
 
 function openCluster(options: Access & Clustered, limit: number): RedisConnection {

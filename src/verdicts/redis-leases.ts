@@ -3,7 +3,7 @@
  * was copied from there is none for much longer. Behind that may stand a mark of somebody who has asked for it in vain; anybody can set it who can write
  * there, and it only tells the holder to say aloud that it lets go.
  */
-import { type LeaseTable, TOKEN_LENGTH } from "./lease.ts";
+import { type LeaseTable, type Taking, TOKEN_LENGTH } from "./lease.ts";
 import { RecordCodec } from "./record-codec.ts";
 import type { RedisLink } from "./redis-link.ts";
 
@@ -21,13 +21,13 @@ const LONGEST = VALUE_LENGTH + 1;
 const CLOCK_SKEW = 10_000;
 
 /** Whoever else has taken it in the meantime keeps it; with nobody there (Redis came back empty) it is taken again. */
-const EXTEND = `local there = redis.call("get", KEYS[1])
-if there and string.sub(there, 1, ${TOKEN_LENGTH}) ~= string.sub(ARGV[1], 1, ${TOKEN_LENGTH}) then return 0 end
-redis.call("set", KEYS[1], ARGV[1] .. string.sub(there or "", ${VALUE_LENGTH + 1}), "PX", ARGV[2])
+const EXTEND = `local there = redis.call("getrange", KEYS[1], 0, ${VALUE_LENGTH})
+if there ~= "" and string.sub(there, 1, ${TOKEN_LENGTH}) ~= string.sub(ARGV[1], 1, ${TOKEN_LENGTH}) then return 0 end
+redis.call("set", KEYS[1], ARGV[1] .. string.sub(there, ${VALUE_LENGTH + 1}), "PX", ARGV[2])
 return 1`;
 /** Whether it was marked. */
-const RELEASE = `local there = redis.call("get", KEYS[1])
-if not there or string.sub(there, 1, ${TOKEN_LENGTH}) ~= ARGV[1] then return 0 end
+const RELEASE = `local there = redis.call("getrange", KEYS[1], 0, ${VALUE_LENGTH})
+if string.sub(there, 1, ${TOKEN_LENGTH}) ~= ARGV[1] then return 0 end
 redis.call("del", KEYS[1])
 return #there > ${VALUE_LENGTH} and 1 or 0`;
 /** What is there, with a mark from now on. */
@@ -53,15 +53,15 @@ export class RedisLeases implements LeaseTable {
   }
 
   /** While Redis is away nobody can be asked, and everybody has it. */
-  async take(key: string, token: Buffer, ttl: number): Promise<boolean> {
+  async take(key: string, token: Buffer, ttl: number): Promise<Taking> {
     const taken = await this.#link.ask((redis) => redis.set(key, this.#value(key, token, ttl), "PX", ttl, "NX"));
-    if (typeof taken !== "object" || taken.value !== null) return true;
+    if (typeof taken !== "object" || taken.value !== null) return "taken";
     const there = await this.#link.ask((redis) => redis.callBuffer("eval", MARK, 1, key));
-    if (there === "away") return true;
+    if (there === "away") return "taken";
     const value = there === "wrong type" || !Buffer.isBuffer(there.value) ? Buffer.alloc(0) : there.value;
-    if (this.#isHeld(key, value)) return false;
+    if (this.#isHeld(key, value)) return "held";
     const replaced = await this.#link.ask((redis) => redis.eval(REPLACE, 1, key, this.#value(key, token, ttl), ttl, value));
-    return typeof replaced !== "object" || replaced.value === 1;
+    return typeof replaced !== "object" || replaced.value === 1 ? "taken late" : "held";
   }
 
   extend(key: string, token: Buffer, ttl: number): Promise<unknown> {

@@ -68,9 +68,9 @@ export class RedisLink {
   async ask<T>(operation: (redis: RedisCommands) => Promise<T>): Promise<LinkAnswer<T>> {
     const { client } = this.#connection;
     if (this.#away !== undefined || client.status !== "ready") return "away";
-    this.#connection.gather();
+    const sent = this.#connection.gather();
     try {
-      return { value: await within(this.#connection.limit, operation(client)) };
+      return { value: await within(this.#connection.limit, operation(client), sent) };
     } catch (error) {
       // The first word of an error reply is its code. A Cluster that is down says so for some keys only; all of it is let be until it is whole.
       const code = error instanceof Error && error.name === "ReplyError" ? error.message.split(" ", 1)[0] : undefined;

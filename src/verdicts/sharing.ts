@@ -1,4 +1,5 @@
 /** One instance at a time does what all of them would: the others wait for what comes of it. */
+import type { Lease } from "./lease.ts";
 import type { Records } from "./records.ts";
 
 /** What somebody else has found out, or the right to find out. Whoever gets a lease must dispose of it; there is none where nobody else could have it. */
@@ -88,15 +89,20 @@ export class LeaseSharing implements Sharing, Disposable {
   }
 
   async tryLead<T>(name: string, known: () => Promise<T | undefined>): Promise<Turn<T> | "taken"> {
-    // One answer after the other, in one round trip. Nodes of a Cluster may answer in another order: now and then, one does what another just has done.
-    const taking = this.#take(name);
-    const found = await known().catch(async (error: unknown) => {
-      await (await taking)?.[Symbol.asyncDispose]();
+    // Asked in one round trip, and answered in this order. Nodes of a Cluster may answer in another: now and then, one does there what another just has done.
+    const taking = this.#records.lease(name, LEASE);
+    let found: T | undefined;
+    try {
+      found = await known();
+      const lease = await taking;
+      // What was known before says nothing of what the last holder has found out.
+      if (found === undefined && lease !== "taken" && lease.isLate) found = await known();
+      if (found === undefined) return lease === "taken" ? lease : { lease: { [Symbol.asyncDispose]: () => this.#letGo(name, lease) } };
+    } catch (error) {
+      await this.#letGo(name, await taking);
       throw error;
-    });
-    const lease = await taking;
-    if (found === undefined) return lease === undefined ? "taken" : { lease };
-    await lease?.[Symbol.asyncDispose]();
+    }
+    await this.#letGo(name, await taking);
     return { known: found };
   }
 
@@ -104,16 +110,9 @@ export class LeaseSharing implements Sharing, Disposable {
     this.#news[Symbol.dispose]();
   }
 
-  /** Undefined while another one has it. */
-  async #take(name: string): Promise<AsyncDisposable | undefined> {
-    const lease = await this.#records.lease(name, LEASE);
-    if (lease === "taken") return undefined;
-    return {
-      [Symbol.asyncDispose]: async () => {
-        // All instances would hear of each piece of work.
-        if (await lease.release()) void this.#records.publish(RELEASED, name);
-      },
-    };
+  async #letGo(name: string, lease: Lease | "taken"): Promise<void> {
+    // Were it always told, all instances would hear of each piece of work.
+    if (lease !== "taken" && (await lease.release())) void this.#records.publish(RELEASED, name);
   }
 
   #listen(name: string, waiting: Waiting): void {

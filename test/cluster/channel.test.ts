@@ -38,6 +38,16 @@ describe("a channel", () => {
     expect(await second).toBe("the second one's");
   });
 
+  it("counts the time from when the question goes out, however long other work takes before", async () => {
+    const [here, there] = pipe();
+    const asking = new Channel(here);
+    void new Channel(there, { answer: (question) => question });
+    const asked = asking.ask("question", 50);
+    const until = performance.now() + 100;
+    while (performance.now() < until);
+    expect(await asked).toBe("question");
+  });
+
   it("leaves a question without an answer that can't be answered, and goes on", async () => {
     vi.useFakeTimers();
     const [here, there] = pipe();

@@ -72,6 +72,16 @@ describe("a lease", () => {
     expect(await (await taken(60_000)).release()).toBe(false);
   });
 
+  it("does not grow with what somebody else puts behind it", async () => {
+    const one = await instance();
+    const lease = await one.lease("work", 600);
+    const length = await raw.strlen("mig:lease:work");
+    await raw.append("mig:lease:work", "x".repeat(100_000));
+    await expect.poll(() => raw.strlen("mig:lease:work")).toBeLessThan(length + 2);
+    if (lease !== "taken") await lease[Symbol.asyncDispose]();
+    expect(await raw.exists("mig:lease:work")).toBe(0);
+  });
+
   it("that somebody else has taken since is left alone", async () => {
     const one = await instance();
     const lease = await one.lease("work", 60_000);

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { createServer, type Server as TcpServer } from "node:net";
 import { once } from "node:events";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { type RedisConnectionOptions, openConnection } from "../../src/verdicts/redis-connection.ts";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
@@ -118,11 +119,22 @@ describe("one server", () => {
       pieces.push(chunks.length);
       writev?.(chunks, done);
     };
-    connection.gather();
-    connection.gather();
+    void connection.gather();
+    void connection.gather();
     expect(await Promise.all(["a", "b", "c"].map((name) => client.set(name, name)))).toEqual(["OK", "OK", "OK"]);
     expect(pieces).toEqual([3]);
     expect(client.stream.writableCorked).toBe(0);
+  });
+
+  it("is not away because other work kept this process from asking it in time", async () => {
+    await using server = await startRedis();
+    const records = await healthy(instance({ url: server.url, limit: 100 }));
+    await nextTurn();
+    const asked = records.look("nothing", text);
+    const until = performance.now() + 200;
+    while (performance.now() < until);
+    expect(await asked).toBe("nothing");
+    expect(records.health().problems).toEqual([]);
   });
 
   it("is chosen by a URL, and nothing in the URL but address and database changes what is asked of it", async () => {

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import type { Lease } from "../../src/verdicts/lease.ts";
 import { RedisRecords } from "../../src/verdicts/redis-records.ts";
 import { LocalSharing, LeaseSharing, type Sharing, type Turn } from "../../src/verdicts/sharing.ts";
 import { type Redis as Server, startRedis } from "../support/peers/redis.ts";
@@ -102,6 +103,41 @@ describe("work that instances share", () => {
     await raw.flushall();
     await expect.poll(() => raw.keys("mig:lease:*"), { timeout: 5000 }).toHaveLength(1);
     expect(await settles(other.sharing.lead("work", nothing, AbortSignal.timeout(3000)).catch(() => sleep(5000)))).toBe(false);
+  });
+
+  it("is not done again by one who gets the lease just after the last holder has found it out", async () => {
+    let released = 0;
+    const late = { isLate: true, release: async () => ((released += 1), false) } as unknown as Lease;
+    const sharing = new LeaseSharing({
+      records: { lease: async () => late, publish: async () => undefined, subscribe: () => ({ [Symbol.dispose]: () => undefined }) },
+      patience: 60_000,
+    });
+    const looks = [undefined, "a verdict"];
+    expect(await sharing.tryLead("work", async () => looks.shift())).toEqual({ known: "a verdict" });
+    expect(released).toBe(1);
+    // It is nobody's first look that is repeated without need.
+    const [one] = [await instance()];
+    let asked = 0;
+    const lease = await leaseOf(one.sharing.lead("other work", async () => void (asked += 1), never));
+    await lease[Symbol.asyncDispose]();
+    expect(asked).toBe(1);
+  });
+
+  it("is told of to those who wait, and to nobody else", async () => {
+    const [holder, other] = [await instance(), await instance()];
+    const listener = new Redis(server.port, server.host);
+    onTestFinished(() => listener.disconnect());
+    const heard: string[] = [];
+    await listener.subscribe("mig:released");
+    listener.on("message", (_channel, name: string) => heard.push(name));
+    const alone = await leaseOf(holder.sharing.lead("work of one", nothing, never));
+    await alone[Symbol.asyncDispose]();
+    const lease = await leaseOf(holder.sharing.lead("work", nothing, never));
+    const turn = other.sharing.lead("work", nothing, never);
+    await sleep(100);
+    await lease[Symbol.asyncDispose]();
+    await leaseOf(turn);
+    await expect.poll(() => heard).toEqual(["work"]);
   });
 
   it("is let go of without any message, too", async () => {
