@@ -114,7 +114,7 @@ export class Channel {
       for (const { sent } of pending) sent();
     } catch {
       this.#sent(bytes);
-      this.#lost = true;
+      this.#lost ||= envelopes.some((envelope) => "tell" in envelope);
       for (const { settle } of pending) settle();
     }
   }

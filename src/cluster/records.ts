@@ -49,8 +49,7 @@ export class WorkerRecords implements Records, Disposable {
   readonly #log: WorkerRecordsOptions["log"];
   readonly #subscriptions = new Map<string, Set<Subscription>>();
   readonly #leases: LeaseTable = {
-    take: async (name, token, ttl) =>
-      (await this.#ask({ do: "take", name, token: token.toString("base64url"), ttl })) === false ? "held" : "taken",
+    take: async (name, token, ttl) => (await this.#ask({ do: "take", name, token: token.toString("base64url"), ttl })) !== false,
     extend: (name, token, ttl) => this.#ask({ do: "extend", name, token: token.toString("base64url"), ttl }),
     release: async (name, token) => (await this.#ask({ do: "release", name, token: token.toString("base64url") })) === true,
   };

@@ -23,7 +23,7 @@ export function decodeBase64(text: string, size: number): Buffer | undefined {
   return bytes?.length === size ? bytes : undefined;
 }
 
-/** Standard alphabet, no padding: the form that Matrix and libolm speak. */
+/** Standard alphabet, no padding: the form in which Matrix writes keys. */
 export function encodeBase64(bytes: Buffer): string {
   return bytes.toString("base64").replace(/=+$/, "");
 }

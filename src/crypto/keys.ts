@@ -28,7 +28,7 @@ export interface RequestKeys {
   deriveSecret(label: string): Buffer;
   /** Copies. Whoever holds them reads what clients encrypt. */
   secrets(): RequestSecrets;
-  /** Wipes the keys; nothing else may be called afterwards. Idempotent. */
+  /** Forgets the keys, and wipes what was kept of them as bytes; nothing else may be called afterwards. Idempotent. */
   free(): void;
 }
 
@@ -82,14 +82,14 @@ interface LoadedKey {
 function requestKeys(given: RequestSecrets, warnings: readonly string[]): RequestKeys {
   const secrets = given.map((secret) => Buffer.from(secret));
   const decryptions = secrets.map((secret) => new PkDecryption(secret));
-  const [current] = secrets;
-  if (current === undefined) throw new RangeError("there is no key");
+  const [[current], [decryption]] = [secrets, decryptions];
+  if (current === undefined || decryption === undefined) throw new RangeError("there is no key");
   return {
-    publicKey: decryptions[0]?.publicKey ?? "",
+    publicKey: decryption.publicKey,
     warnings,
     decrypt(message, read) {
-      for (const decryption of decryptions) {
-        const padded = decryption.decrypt(message);
+      for (const one of decryptions) {
+        const padded = one.decrypt(message);
         // What could not be decrypted is read all the same, as nothing, so that both kinds of refusal take the same steps.
         const content = read(padded ?? NOTHING);
         if (padded !== undefined && content !== undefined) return content;

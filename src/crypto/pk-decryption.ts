@@ -7,19 +7,23 @@ import { createDecipheriv, createHmac, createPrivateKey, createPublicKey, diffie
 import type { KeyObject } from "node:crypto";
 import { encodeBase64 } from "./base64.ts";
 
+/** Bytes. */
+export const CIPHER_BLOCK = 16;
+export const MAC_SIZE = 8;
+export const EPHEMERAL_SIZE = 32;
+
 export interface PkMessage {
-  /** Whole blocks of 16 bytes. */
+  /** Whole blocks. */
   readonly ciphertext: Buffer;
-  /** 8 bytes. */
+  /** `MAC_SIZE` bytes. */
   readonly mac: Buffer;
-  /** The sender's public key: 32 bytes. */
+  /** The sender's public key: `EPHEMERAL_SIZE` bytes. */
   readonly ephemeral: Buffer;
 }
 
 const AES_KEY_SIZE = 32;
 const MAC_KEY_SIZE = 32;
 const IV_SIZE = 16;
-const MAC_SIZE = 8;
 /** What stands before the 32 bytes of a key in PKCS #8 (RFC 5958) and in SubjectPublicKeyInfo (RFC 8410). */
 const PKCS8 = Buffer.from("302e020100300506032b656e04220420", "hex");
 const SPKI = Buffer.from("302a300506032b656e032100", "hex");

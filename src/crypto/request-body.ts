@@ -2,12 +2,9 @@
 import { GatewayError } from "../errors.ts";
 import { decodeBase64, decodeBase64UpTo } from "./base64.ts";
 import type { RequestKeys } from "./keys.ts";
-import type { PkMessage } from "./pk-decryption.ts";
+import { CIPHER_BLOCK, EPHEMERAL_SIZE, MAC_SIZE, type PkMessage } from "./pk-decryption.ts";
 
 const MAX_CIPHERTEXT = 16 * 1024;
-const CIPHER_BLOCK = 16;
-const MAC_SIZE = 8;
-const EPHEMERAL_SIZE = 32;
 
 /**
  * Decrypts an `encrypted_body`: `{ciphertext, mac, ephemeral}` of libolm's and vodozemac's PkEncryption.

@@ -58,7 +58,7 @@ interface Waiter {
 }
 
 /**
- * Everything a spool may come to need is set aside before its first byte, so half-written spools never wait for each other. Within each of memory
+ * Everything a spool may come to need is set aside before its first byte, beside the block that one with a file is about to write, so half-written spools never wait for each other. Within each of memory
  * and disk, nobody overtakes: a small spool may pass a large one that waits for disk, as long as it takes nothing that one needs.
  */
 export class SpoolBudget {

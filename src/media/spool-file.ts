@@ -14,7 +14,7 @@ const FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constant
 const CIPHER = "aes-256-ctr";
 const CIPHER_BLOCK = 16;
 
-/** Every method throws GatewayError `no_room` when the system fails it (ENOSPC, EMFILE, EIO). */
+/** `open`, `write` and `read` throw GatewayError `no_room` when the system fails them (ENOSPC, EMFILE, EIO). */
 export class SpoolFile {
   readonly #handle: FileHandle;
   /** One for each file, so the counter may begin at 0. */

@@ -216,7 +216,10 @@ export class PooledSpool implements Spool {
         if (start < this.#onDisk && this.#file !== undefined) {
           // The position moves before the wait, so calls that overlap get different pieces.
           position += Math.min(BLOCK, this.#onDisk - start);
-          const value = await this.#file.read(start, position - start);
+          const value = await this.#file.read(start, position - start).catch((error: unknown) => {
+            over = true;
+            throw error;
+          });
           if (this.#closing === undefined) return { done: false, value };
         } else if (start < this.size) {
           const value = this.#heldAt(start);

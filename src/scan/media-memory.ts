@@ -109,6 +109,9 @@ export class MediaMemory {
   }
 
   #makeRoom(wanted: number): boolean {
+    const inUse = this.#entries.values().reduce((sum, { users, bytes }) => (users > 0 ? sum + bytes.length + OVERHEAD : sum), 0);
+    // What is in use stays: then nothing else goes for it in vain.
+    if (inUse + wanted > this.#bytes) return false;
     for (const [key, entry] of this.#entries) {
       if (this.#taken + wanted <= this.#bytes) break;
       if (entry.users === 0) this.#drop(key, entry);

@@ -3,7 +3,7 @@
  * was copied from there is none for much longer. Behind that may stand a mark of somebody who has asked for it in vain; anybody can set it who can write
  * there, and it only tells the holder to say aloud that it lets go.
  */
-import { type LeaseTable, type Taking, TOKEN_LENGTH } from "./lease.ts";
+import { type LeaseTable, TOKEN_LENGTH } from "./lease.ts";
 import { RecordCodec } from "./record-codec.ts";
 import type { RedisLink } from "./redis-link.ts";
 
@@ -14,9 +14,8 @@ export interface RedisLeasesOptions {
   readonly now: () => number;
 }
 
-/** Bytes of a value without the mark; and of what is read of whatever stands there. */
+/** Bytes of a value without the mark; of whatever stands there, one more is read. */
 const VALUE_LENGTH = TOKEN_LENGTH + RecordCodec.sealedLength("lease");
-const LONGEST = VALUE_LENGTH + 1;
 /** Milliseconds by which the clocks of two instances may differ. */
 const CLOCK_SKEW = 10_000;
 
@@ -30,13 +29,14 @@ const RELEASE = `local there = redis.call("getrange", KEYS[1], 0, ${VALUE_LENGTH
 if string.sub(there, 1, ${TOKEN_LENGTH}) ~= ARGV[1] then return 0 end
 redis.call("del", KEYS[1])
 return #there > ${VALUE_LENGTH} and 1 or 0`;
-/** What is there, with a mark from now on. */
-const MARK = `local there = redis.pcall("getrange", KEYS[1], 0, ${LONGEST})
+/** Takes it where nothing stands; else marks what does, and returns it. In one step, or what its holder does last could fall in between. */
+const TAKE = `if redis.call("set", KEYS[1], ARGV[1], "PX", ARGV[2], "NX") then return 1 end
+local there = redis.pcall("getrange", KEYS[1], 0, ${VALUE_LENGTH})
 if type(there) ~= "string" or #there ~= ${VALUE_LENGTH} then return there end
 redis.call("set", KEYS[1], there .. "w", "KEEPTTL")
 return there .. "w"`;
 /** In the place of what is no lease, whatever its type, unless it is another by now. */
-const REPLACE = `local there = redis.pcall("getrange", KEYS[1], 0, ${LONGEST})
+const REPLACE = `local there = redis.pcall("getrange", KEYS[1], 0, ${VALUE_LENGTH})
 if type(there) == "string" and there ~= ARGV[3] then return 0 end
 redis.call("set", KEYS[1], ARGV[1], "PX", ARGV[2])
 return 1`;
@@ -53,15 +53,13 @@ export class RedisLeases implements LeaseTable {
   }
 
   /** While Redis is away nobody can be asked, and everybody has it. */
-  async take(key: string, token: Buffer, ttl: number): Promise<Taking> {
-    const taken = await this.#link.ask((redis) => redis.set(key, this.#value(key, token, ttl), "PX", ttl, "NX"));
-    if (typeof taken !== "object" || taken.value !== null) return "taken";
-    const there = await this.#link.ask((redis) => redis.callBuffer("eval", MARK, 1, key));
-    if (there === "away") return "taken";
+  async take(key: string, token: Buffer, ttl: number): Promise<boolean> {
+    const there = await this.#link.ask((redis) => redis.callBuffer("eval", TAKE, 1, key, this.#value(key, token, ttl), ttl));
+    if (there === "away" || (there !== "wrong type" && there.value === 1)) return true;
     const value = there === "wrong type" || !Buffer.isBuffer(there.value) ? Buffer.alloc(0) : there.value;
-    if (this.#isHeld(key, value)) return "held";
+    if (this.#isHeld(key, value)) return false;
     const replaced = await this.#link.ask((redis) => redis.eval(REPLACE, 1, key, this.#value(key, token, ttl), ttl, value));
-    return typeof replaced !== "object" || replaced.value === 1 ? "taken late" : "held";
+    return typeof replaced !== "object" || replaced.value === 1;
   }
 
   extend(key: string, token: Buffer, ttl: number): Promise<unknown> {

@@ -51,7 +51,7 @@ const LEASE = 5_000;
 const POLL = 300;
 /** Milliseconds between two looks, however many hints there are: anybody may send them. */
 const PAUSE = 25;
-/** Messages are names of leases that were let go of. */
+/** Messages are names of leases that were let go of while somebody waited for them. */
 const RELEASED = "released";
 
 /** By leases. Whoever can read the records can read the names. */
@@ -95,8 +95,6 @@ export class LeaseSharing implements Sharing, Disposable {
     try {
       found = await known();
       const lease = await taking;
-      // What was known before says nothing of what the last holder has found out.
-      if (found === undefined && lease !== "taken" && lease.isLate) found = await known();
       if (found === undefined) return lease === "taken" ? lease : { lease: { [Symbol.asyncDispose]: () => this.#letGo(name, lease) } };
     } catch (error) {
       await this.#letGo(name, await taking);
@@ -111,7 +109,7 @@ export class LeaseSharing implements Sharing, Disposable {
   }
 
   async #letGo(name: string, lease: Lease | "taken"): Promise<void> {
-    // Were it always told, all instances would hear of each piece of work.
+    // Only if somebody waits: all instances hear of it.
     if (lease !== "taken" && (await lease.release())) void this.#records.publish(RELEASED, name);
   }
 

@@ -11,7 +11,7 @@ function listeners(): number[] {
   return [process.listenerCount("uncaughtException"), process.listenerCount("unhandledRejection")];
 }
 
-/** libolm is loaded with the first keys, once for this file. */
+/** libolm is loaded with the first pickle, once for this file. */
 const listenersBeforeLibolm = listeners();
 
 let directory: string;
@@ -180,7 +180,7 @@ describe("derived secrets", () => {
 
 describe("libolm", () => {
   it("leaves errors that nobody caught to the process", async () => {
-    await load({ secretPath: path });
+    await load({ picklePath: path, pickleKey: "any" });
     expect(listeners()).toEqual(listenersBeforeLibolm);
   });
 });

@@ -90,6 +90,19 @@ describe("media on its way", () => {
     expect(wasWritten).toBe(true);
   });
 
+  it("what is small is written as a whole", async () => {
+    let wasWritten: boolean | undefined;
+    async function* body({ socket }: ServerResponse): AsyncGenerator<Buffer> {
+      yield Buffer.from("all ");
+      wasWritten = socket?.writableCorked === 0;
+      yield Buffer.from("of it");
+    }
+    const { port, delivery } = await serve(body, 60_000, 60_000, 9);
+    (await ask(port)).resume();
+    expect(await delivery).toMatchObject({ complete: true });
+    expect(wasWritten).toBe(false);
+  });
+
   it("a client that has gone before the first byte is no reason to wait", async () => {
     const { promise: delivery, resolve } = Promise.withResolvers<Delivery>();
     const server = createServer((_, outgoing) => {

@@ -66,6 +66,16 @@ describe("media in memory", () => {
     expect([held(memory, "d", large), held(memory, "a", a)]).toEqual([false, true]);
   });
 
+  it("gives up nothing for what does not fit beside what is in use", async () => {
+    const memory = new MediaMemory({ bytes: 30 * KIB, largest: 20 * KIB });
+    const [small, used, large] = [randomBytes(2 * KIB), randomBytes(18 * KIB), randomBytes(15 * KIB)];
+    await pass(memory, "small", small);
+    await pass(memory, "used", used);
+    using _reader = memory.get("used", MXC, recordOf(used));
+    await pass(memory, "large", large);
+    expect([held(memory, "small", small), held(memory, "large", large)]).toEqual([true, false]);
+  });
+
   it("never takes more than it may, whoever is still reading or on the way: then others are not held", async () => {
     const memory = new MediaMemory({ bytes: 25 * KIB, largest: 20 * KIB });
     const [a, b] = [randomBytes(10 * KIB), randomBytes(10 * KIB)];
