@@ -238,7 +238,11 @@ function turnedInfected(...gateways: readonly GatewayProcess[]): unknown[] {
 
 /** Who has asked for the lease of which source: connections and keys. */
 function leaseSeekers({ lines }: Monitor): ReadonlySet<string> {
-  return new Set(lines.flatMap((line) => / ([\d.:]+)\] "set" ("mig:lease:source:[^"]+")/.exec(line)?.slice(1).join(" ") ?? []));
+  return new Set(
+    lines.flatMap(
+      (line) => / ([\d.:]+)\] "eval" "if redis.call\(\\"set.*" "1" ("mig:lease:source:[^"]+")/.exec(line)?.slice(1).join(" ") ?? [],
+    ),
+  );
 }
 
 /** Clients that ask both instances for the same media all the time: known media and new media, clean and infected. */
@@ -332,6 +336,11 @@ describe("what two gateways leave in Redis, and send it", { timeout: LONG }, () 
       for (const [name, value] of Object.entries({ ...binary, ciphertext: digestOf(ciphertext), thumbnail: digestOf(thumbnail.bytes) })) {
         secrets.set(`${name} ${index}`, value);
       }
+    }
+    // The second one to ask waits for the first, and is told when that has let go.
+    while (!monitor.lines.some((line) => line.includes("mig:released"))) {
+      const large = put(randomBytes(4 * MIB));
+      await Promise.all([one, other].map(async (gateway) => (await gateway.get(`download/${large}`, TOKEN)).arrayBuffer()));
     }
     const [first = EICAR] = contents;
     const command = ["-c", configuration, "--reason", "found on the desk of Bob"];
