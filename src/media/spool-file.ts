@@ -7,6 +7,7 @@ import { constants } from "node:fs";
 import { open, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { GatewayError } from "../errors.ts";
+import { free } from "./free.ts";
 
 const FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
@@ -110,11 +111,6 @@ function behind(blocks: readonly Buffer<ArrayBuffer>[], bytes: number): Buffer<A
     skipped = Math.max(0, skipped - block.length);
     return rest.length === 0 ? [] : [rest];
   });
-}
-
-/** Gives a buffer's memory back now; it must not be used any more. Left to the garbage collector, such large pieces would drive it to look at the whole heap. */
-function free({ buffer }: Buffer<ArrayBuffer>): void {
-  buffer.transfer(0);
 }
 
 function noRoom(what: string, cause: unknown): GatewayError {

@@ -2,6 +2,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { type Attachment, assertCounterRange, createAttachmentDecryptor } from "../crypto/attachment.ts";
 import { GatewayError } from "../errors.ts";
+import { free } from "../media/free.ts";
 import { PieceHasher } from "./pieces.ts";
 
 /** What is known once the last byte is there. */
@@ -37,7 +38,11 @@ export class Intake {
   update(chunk: Buffer): void {
     this.#size += chunk.length;
     this.#pieces.update(chunk);
-    if (this.#decryptor !== undefined) this.#content?.update(this.#decryptor.update(chunk));
+    if (this.#decryptor !== undefined) {
+      const plain = this.#decryptor.update(chunk);
+      this.#content?.update(plain);
+      free(plain);
+    }
   }
 
   /**

@@ -166,6 +166,12 @@ describe("the counter's range", () => {
 });
 
 describe("createAttachmentDecryptor", () => {
+  it.each([0, 1, 100, 65_536, 200_000])("gives the plaintext of %d bytes in memory that nothing else is in", (size) => {
+    const plaintext = createAttachmentDecryptor(attachmentOf(ivAt("0000000000000000"))).update(Buffer.alloc(size));
+    expect(plaintext).toHaveLength(size);
+    expect(plaintext.buffer.byteLength).toBe(size);
+  });
+
   it("gives the same plaintext however the ciphertext is cut", () => {
     fc.assert(
       fc.property(
