@@ -42,7 +42,7 @@ export function parseCommandLine(args: readonly string[], basePath: string): Com
   if (values.json && values.markdown) throw new UsageError("--json and --markdown can't both be had");
   if (baseUrl === undefined && values.pid !== undefined) throw new UsageError("--pid is for --base-url");
   return {
-    only: values.only?.split(",").filter((name) => name !== ""),
+    only: values.only === undefined ? undefined : namesIn(values.only),
     list: values.list,
     runs: numberOf(values.runs, "--runs", 1, 100),
     seconds: numberOf(values.seconds, "--seconds", 0.1, 3600, { fraction: true }),
@@ -75,8 +75,8 @@ function isFree(row: Row): boolean {
 }
 
 function parsed(args: readonly string[]) {
-  try {
-    return parseArgs({
+  return orUsageError(() =>
+    parseArgs({
       args: [...args],
       options: {
         only: { type: "string" },
@@ -91,13 +91,26 @@ function parsed(args: readonly string[]) {
         pid: { type: "string" },
         "homeserver-port": { type: "string", default: "0" },
       },
-    });
+    }),
+  );
+}
+
+/** @throws UsageError for whatever `parse` throws */
+export function orUsageError<T>(parse: () => T): T {
+  try {
+    return parse();
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error));
   }
 }
 
-function numberOf(text: string, what: string, least: number, most: number, { fraction = false } = {}): number {
+/** In a list with commas. */
+export function namesIn(list: string): string[] {
+  return list.split(",").filter((name) => name !== "");
+}
+
+/** @param what it is called. @throws UsageError */
+export function numberOf(text: string, what: string, least: number, most: number, { fraction = false } = {}): number {
   const number = /^\d+(?:\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
   if (number >= least && number <= most && (fraction || Number.isInteger(number))) return number;
   throw new UsageError(`${what} must be ${fraction ? "a number" : "a whole number"} from ${least} to ${most}`);

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BASE_PATH } from "../src/http/app.ts";
 import { endChild } from "./child.ts";
-import { MAIN } from "./release.ts";
+import { type Release, THIS_RELEASE } from "./release.ts";
 
 /** A section of the configuration file, or a value in one. */
 export type Setting = string | number | boolean | readonly Setting[] | Settings;
@@ -21,14 +21,14 @@ export interface GatewayOptions {
   readonly settings: Settings;
   /** Where Node's CPU profile goes when it ends. */
   readonly profile?: string;
+  /** This one, unless it says otherwise. */
+  readonly release?: Release;
 }
 
 interface Address {
   readonly port: number;
 }
 
-/** As bin/ starts it. */
-const NODE_FLAGS = ["--min-semi-space-size=8", "--v8-pool-size=1"];
 /** Milliseconds until it must be ready. */
 const READY_WITHIN = 60_000;
 const WARNINGS = 4;
@@ -53,7 +53,7 @@ export class Gateway implements AsyncDisposable {
   }
 
   /** Resolves when it is ready. @throws Error with its log when it ends instead, or takes too long */
-  static async start({ directory, settings, profile }: GatewayOptions): Promise<Gateway> {
+  static async start({ directory, settings, profile, release = THIS_RELEASE }: GatewayOptions): Promise<Gateway> {
     await mkdir(directory, { recursive: true });
     const file = join(directory, "config.yaml");
     await writeFile(file, JSON.stringify(settings));
@@ -62,7 +62,7 @@ export class Gateway implements AsyncDisposable {
     // As a service manager would have it: what it logs costs nobody else's time.
     await using log = await open(logFile, "w");
     const started = performance.now();
-    const child = spawn(process.execPath, [...NODE_FLAGS, ...profiling, MAIN, "-c", file], {
+    const child = spawn(process.execPath, [...release.nodeFlags, ...profiling, release.main, "-c", file], {
       env: { PATH: process.env["PATH"], HOME: directory },
       stdio: ["ignore", log.fd, log.fd],
     });

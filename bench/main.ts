@@ -28,7 +28,7 @@ async function run(args: readonly string[]): Promise<void> {
     runs: options.runs,
     duration: options.seconds * 1000,
     warmUp: options.warmUp * 1000,
-    ...(baseUrl === undefined ? {} : { given: { url: baseUrl, ...(pid === undefined ? {} : { pid }) } }),
+    ...(baseUrl === undefined ? {} : { given: { urls: [baseUrl], pids: pid === undefined ? [] : [pid] } }),
   });
   if (baseUrl === undefined) await build();
   const reports: GroupReport[] = [];

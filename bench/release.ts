@@ -5,8 +5,19 @@ import { promisify } from "node:util";
 
 const ROOT = join(import.meta.dirname, "..");
 
-/** What starts it, once it is built. */
-export const MAIN = join(ROOT, "dist/src/main.js");
+export interface Release {
+  /** What starts it, once it is built. */
+  readonly main: string;
+  /** As bin/ has them. */
+  readonly nodeFlags: readonly string[];
+}
+
+export const THIS_RELEASE = releaseIn(ROOT);
+
+/** @param root of a tree that is built. @param nodeFlags beside those of bin/; of two that say the same the later one counts. */
+export function releaseIn(root: string, nodeFlags: readonly string[] = []): Release {
+  return { main: join(root, "dist/src/main.js"), nodeFlags: ["--min-semi-space-size=8", "--v8-pool-size=1", ...nodeFlags] };
+}
 
 /** As `npm run build` does. @throws Error with what the compiler said */
 export async function build(): Promise<void> {

@@ -126,7 +126,7 @@ function share(part: number, whole: number): string {
 }
 
 /** Three digits that count. */
-function rounded(value: number): Cell {
+export function rounded(value: number): Cell {
   if (!Number.isFinite(value)) return NONE;
   return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3));
 }

@@ -9,7 +9,9 @@ export type Scanner =
   /** Answers after half a second. */
   | "slow"
   /** c-icap with clamd. */
-  | "real";
+  | "real"
+  /** The same, with half of the cores for itself: while such a row is measured, everything else has the others. */
+  | "apart";
 
 /** What is measured in the same run to see how much there is to be had: the same answers from the homeserver; the same bytes, prepared, to the scanner. */
 export type CeilingKind = "homeserver" | "icap";

@@ -42,10 +42,11 @@ export interface Failure {
 
 export type Outcome = LoadOutcome | FactOutcome | Failure;
 
-/** An implementation of the API that somebody else has started. */
-export interface Given {
-  readonly url: string;
-  readonly pid?: number;
+/** What answers requests in one run. */
+export interface Served {
+  readonly urls: readonly string[];
+  /** Those whose CPU time and memory count; none where nobody knows them. */
+  readonly pids: readonly number[];
 }
 
 export interface RunOptions {
@@ -54,13 +55,8 @@ export interface RunOptions {
   readonly duration: number;
   /** Milliseconds of the same load before that: a gateway runs for months, and what V8 has not compiled yet costs twice as much. */
   readonly warmUp: number;
-  readonly given?: Given;
-}
-
-/** What answers requests in one run. */
-interface Served {
-  readonly urls: readonly string[];
-  readonly pids: readonly number[];
+  /** What somebody else has started, in place of gateways for each run. */
+  readonly given?: Served;
 }
 
 export class Runner {
@@ -96,6 +92,7 @@ export class Runner {
   async #load(row: LoadRow): Promise<LoadOutcome> {
     const runs: { figures: Figures; facts: Facts; result: LoadResult }[] = [];
     const ceilings: Ceilings[] = [];
+    await using _cores = this.#options.given === undefined ? await this.#stage.coresBeside(scannerOf(row)) : undefined;
     for (let run = 0; run < this.#runsOf(row); run += 1) {
       ceilings.push(await this.#ceilingsOf(row, run));
       runs.push(await this.#loadOnce(row));
@@ -119,7 +116,7 @@ export class Runner {
 
   async #loadOnce(row: LoadRow): Promise<{ figures: Figures; facts: Facts; result: LoadResult }> {
     const { given } = this.#options;
-    if (given !== undefined) return this.#measure(row, { urls: [given.url], pids: given.pid === undefined ? [] : [given.pid] });
+    if (given !== undefined) return this.#measure(row, given);
     await using started = await this.#stage.startGateways(row.gateway ?? {});
     const measured = await this.#measure(row, servedBy(started.gateways));
     if (measured.result.errors === 0) return measured;
@@ -203,11 +200,11 @@ export class Runner {
   }
 }
 
-function scannerOf({ gateway }: LoadRow): Scanner {
+export function scannerOf({ gateway }: LoadRow): Scanner {
   return gateway?.scanner ?? "instant";
 }
 
-function servedBy(gateways: readonly Gateway[]): Served {
+export function servedBy(gateways: readonly Gateway[]): Served {
   return { urls: gateways.map(({ url }) => url), pids: gateways.map(({ pid }) => pid) };
 }
 

@@ -8,13 +8,17 @@ import { startCIcap } from "../test/support/peers/c-icap.ts";
 import { startClamd } from "../test/support/peers/clamd.ts";
 import { startRedis } from "../test/support/peers/redis.ts";
 import { endChild, nextMessage, startChild } from "./child.ts";
+import { coresInHalves, keepOn } from "./cores.ts";
 import { Gateway, type Settings, merge } from "./gateway.ts";
 import type { HomeserverCounts } from "./homeserver.ts";
 import type { IcapCounts } from "./instant-icap.ts";
+import { usageOf } from "./process-tree.ts";
 import { type CommandCounts, parseCommandStats, parseMemoryStats } from "./redis-stats.ts";
+import type { Release } from "./release.ts";
 import type { GatewaySetup, Scanner } from "./row.ts";
 
 export interface HomeserverPeer {
+  readonly pid: number;
   /** What paths of media begin with. */
   readonly url: string;
   readonly counts: () => Promise<HomeserverCounts>;
@@ -68,12 +72,37 @@ export class Stage implements AsyncDisposable {
     return scanner;
   }
 
+  /**
+   * Until it is disposed of, what is started runs where that scanner does not, if it is one that has cores of its own.
+   * @throws Error when there are none, or it runs in a container, which goes its own way
+   */
+  async coresBeside(kind: Scanner): Promise<AsyncDisposable> {
+    const parts = new AsyncDisposableStack();
+    if (kind !== "apart") return parts;
+    const { all, first, second } = await coresInHalves();
+    const others = [process.pid, (await this.homeserver()).pid];
+    parts.defer(() => keepOn(all, others));
+    try {
+      await keepOn(first, [process.pid]);
+      const { processes } = await usageOf(process.pid);
+      const isStarted = this.#scanners.has(kind);
+      await this.scanner(kind);
+      if (!isStarted && (await usageOf(process.pid)).processes === processes)
+        throw new Error("a scanner in a container shares all cores: MIG_TEST_PEERS=packages starts it beside");
+      await keepOn(second, others);
+    } catch (error) {
+      await parts.disposeAsync();
+      throw error;
+    }
+    return parts;
+  }
+
   redis(): Promise<RedisPeer> {
     return (this.#redis ??= this.#startRedis());
   }
 
-  /** As many as it says, with the same secrets; ready. With Redis, that is emptied before. */
-  async startGateways(setup: GatewaySetup): Promise<Gateways> {
+  /** As many as it says, with the same secrets; ready. With Redis, that is emptied before. @param release this one, unless it says otherwise */
+  async startGateways(setup: GatewaySetup, release?: Release): Promise<Gateways> {
     if (setup.redis === true) await (await this.redis()).empty();
     const parts = new AsyncDisposableStack();
     const home = await mkdtemp(join(tmpdir(), "matrix-icap-gateway-bench-"));
@@ -83,8 +112,8 @@ export class Stage implements AsyncDisposable {
       const settings = await this.#settings(setup, home);
       for (let index = 0; index < (setup.instances ?? 1); index += 1) {
         const { profile } = this.#options;
-        const directory = join(home, `gateway-${index}`);
-        gateways.push(parts.use(await Gateway.start({ directory, settings, ...(profile === undefined ? {} : { profile }) })));
+        const options = { directory: join(home, `gateway-${index}`), settings, ...(profile === undefined ? {} : { profile }) };
+        gateways.push(parts.use(await Gateway.start({ ...options, ...(release === undefined ? {} : { release }) })));
       }
     } catch (error) {
       await parts.disposeAsync();
@@ -101,7 +130,7 @@ export class Stage implements AsyncDisposable {
   async #settings({ scanner = "instant", redis, settings = {}, service = {} }: GatewaySetup, home: string): Promise<Settings> {
     const { url } = await this.scanner(scanner);
     // Only c-icap knows EICAR.
-    const antivirus: Settings = { name: "antivirus", urls: [url], ...(scanner === "real" ? {} : { canary: [] }), ...service };
+    const antivirus: Settings = { name: "antivirus", urls: [url], ...(isReal(scanner) ? {} : { canary: [] }), ...service };
     const base: Settings = {
       web: { port: 0, trusted_proxies: ["127.0.0.1"] },
       admin: { port: 0 },
@@ -117,11 +146,11 @@ export class Stage implements AsyncDisposable {
   async #startHomeserver(): Promise<HomeserverPeer> {
     const child = this.#child("homeserver.ts", String(this.#options.homeserverPort));
     const port = await nextMessage<number>(child);
-    return { url: `http://127.0.0.1:${port}${MEDIA_PATH}`, counts: () => counts<HomeserverCounts>(child) };
+    return { pid: child.pid ?? 0, url: `http://127.0.0.1:${port}${MEDIA_PATH}`, counts: () => counts<HomeserverCounts>(child) };
   }
 
   async #startScanner(kind: Scanner): Promise<ScannerPeer> {
-    if (kind === "real") return this.#startReal();
+    if (isReal(kind)) return this.#startReal();
     const child = this.#child("instant-icap.ts", kind === "slow" ? String(SLOW) : "0");
     return { url: await nextMessage<string>(child), counts: () => counts<IcapCounts>(child) };
   }
@@ -155,6 +184,10 @@ export class Stage implements AsyncDisposable {
 
 export interface Gateways extends AsyncDisposable {
   readonly gateways: readonly Gateway[];
+}
+
+function isReal(scanner: Scanner): boolean {
+  return scanner === "real" || scanner === "apart";
 }
 
 function counts<T>(child: ChildProcess): Promise<T> {

@@ -241,7 +241,7 @@ describe("the launcher", () => {
   });
 
   it("starts Node with the flags that everything else does which starts the gateway", async () => {
-    const starters = ["bin/node26.mjs", "bin/matrix-icap-gateway.mjs", "docker/gateway/Dockerfile", "package.json", "bench/gateway.ts"];
+    const starters = ["bin/node26.mjs", "bin/matrix-icap-gateway.mjs", "docker/gateway/Dockerfile", "package.json", "bench/release.ts"];
     const flags = await Promise.all(
       starters.map(async (file) => (await readFile(join(BIN, "../..", file), "utf8")).match(/--(?:min-semi-space|v8-pool)-size=\d+/g)),
     );

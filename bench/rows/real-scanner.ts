@@ -14,11 +14,15 @@ const REAL = {
   },
 } as const;
 
+const APART = { ...REAL, gateway: { ...REAL.gateway, scanner: "apart" } } as const;
+
 export const realScanner: Group = {
   name: "real",
   title: "Cold, with c-icap and clamd",
   rows: [
     { name: "real-100k", title: "download 100 KiB", size: 100 * KIB, ...REAL },
     { name: "real-10m", title: "download 10 MiB", size: 10 * MIB, requests: 64, ...REAL },
+    { name: "real-apart-100k", title: "download 100 KiB, the scanner on cores of its own", size: 100 * KIB, ...APART },
+    { name: "real-apart-10m", title: "download 10 MiB, the scanner on cores of its own", size: 10 * MIB, requests: 64, ...APART },
   ],
 };

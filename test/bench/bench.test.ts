@@ -5,11 +5,12 @@ import { type RequestListener, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { build } from "../../bench/release.ts";
 import { bodyOf, sizeOf, tailOf } from "../../bench/media.ts";
 
 /** Milliseconds: it starts a dozen processes, one after another. */
 const PATIENCE = 240_000;
-const MAIN = join(import.meta.dirname, "../../bench/main.ts");
+const ROOT = join(import.meta.dirname, "../..");
 
 interface Run {
   readonly status: number;
@@ -18,8 +19,12 @@ interface Run {
 }
 
 function bench(...args: readonly string[]): Promise<Run> {
+  return run("main.ts", "--runs", "1", "--seconds", "0.3", "--warm-up", "0.5", ...args);
+}
+
+function run(program: string, ...args: readonly string[]): Promise<Run> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [MAIN, "--runs", "1", "--seconds", "0.3", "--warm-up", "0.5", ...args], (error, stdout, stderr) =>
+    execFile(process.execPath, [join(ROOT, "bench", program), ...args], (error, stdout, stderr) =>
       resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr }),
     );
   });
@@ -111,5 +116,38 @@ describe.runIf(process.platform === "linux")("npm run bench", { timeout: PATIENC
     const { status, stderr } = await bench("--only", "cold-10q");
     expect(status).toBe(2);
     expect(stderr).toContain("there is no row or group cold-10q");
+  });
+});
+
+describe.runIf(process.platform === "linux")("npm run bench:compare", { timeout: PATIENCE }, () => {
+  it("shows builds side by side", async () => {
+    await build();
+    const variants = [`this=${ROOT}`, `that=${ROOT}::--v8-pool-size=2`];
+    const { status, stdout, stderr } = await run(
+      ...(["compare.ts", "--only", "repeated-10k,large-crowd", "--rounds", "1", "--seconds", "0.3", "--warm-up", "0.3"] as const),
+      ...variants,
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    for (const row of ["repeated-10k", "large-crowd"]) {
+      const [heading, , ...lines] = (stdout.split(`${row}\n\n`)[1] ?? "").split("\n");
+      expect(heading).toContain("requests/s");
+      for (const [index, name] of ["this", "that"].entries())
+        expect(lines[index]).toMatch(new RegExp(`^${name}( +[1-9][0-9.]*| +0\\.[0-9]+){6}$`));
+    }
+  });
+
+  it.each([
+    [["--only", "cold-10k", `this=${ROOT}`], "there must be two to compare"],
+    [["--only", "cold-10k", "here", `this=${ROOT}`], "here is not NAME=DIRECTORY"],
+    [["--only", "process-start", `this=${ROOT}`, `that=${ROOT}`], "there is no load to compare"],
+    [[`this=${ROOT}`, `that=${ROOT}`], "--only says which rows"],
+  ])("says how it is used: %j", async (args, why) => {
+    const { status, stderr } = await run("compare.ts", ...args);
+    expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringContaining(why) as string });
+  });
+
+  it("says what a tree lacks that is not built", async () => {
+    const { status, stderr } = await run("compare.ts", "--only", "cold-10k", `this=${ROOT}`, "that=/nowhere");
+    expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringContaining("/nowhere/dist/src/main.js is not there") as string });
   });
 });
