@@ -53,6 +53,8 @@ export interface LoadRow extends AnyRow {
   readonly requests?: number;
   /** Each media is asked for once, at the first instance, before it is measured. */
   readonly known?: true;
+  /** As many seconds as the warm-up lasts, small media are asked for before: what is measured is too little for V8 to compile what it needs. */
+  readonly warmed?: true;
   /** Of several instances, the last one alone is asked. */
   readonly lastInstance?: true;
   readonly ceilings: readonly CeilingKind[];

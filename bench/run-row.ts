@@ -42,6 +42,9 @@ export interface Failure {
 
 export type Outcome = LoadOutcome | FactOutcome | Failure;
 
+/** What a gateway is warmed up with. */
+const SMALL = { size: 10 * 1024, media: 16, connections: 32 };
+
 /** What answers requests in one run. */
 export interface Served {
   readonly urls: readonly string[];
@@ -130,6 +133,7 @@ export class Runner {
       const { result } = await measureLoad({ ...spec, targets: urls.slice(0, 1), until: { requests: row.media ?? 1 } }, []);
       if (result.errors > 0) throw new Error(`media could not be made known: ${result.examples.join("; ")}`);
     }
+    if (row.warmed === true) await this.#warmUp(spec);
     const probes = await Promise.all((row.probes ?? []).map((kind) => this.#probe(kind, row)));
     let requests = Number.NaN;
     const ended = (): Promise<Facts[]> => Promise.all(probes.map((probe) => probe.end(requests)));
@@ -141,6 +145,11 @@ export class Runner {
       await ended();
       throw error;
     }
+  }
+
+  async #warmUp(spec: LoadSpec): Promise<void> {
+    const until = { warmUp: 0, time: this.#options.warmUp };
+    if (until.time > 0) await measureLoad({ ...spec, ...SMALL, until }, []);
   }
 
   async #probe(kind: ProbeKind, row: LoadRow): Promise<Probe> {

@@ -19,6 +19,7 @@ export const large: Group = {
       size: 200 * MIB,
       media: 1,
       known: true,
+      warmed: true,
       connections: 1,
       requests: 20,
       ceilings: ["homeserver"],
