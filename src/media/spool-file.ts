@@ -15,11 +15,49 @@ const FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constant
 const CIPHER = "aes-256-ctr";
 const CIPHER_BLOCK = 16;
 
+export interface SpoolFileReader {
+  /** Exactly `length` bytes at `position`, which must have been written before; in a buffer of their own. */
+  read(position: number, length: number): Promise<Buffer>;
+}
+
+/** Encrypts and decrypts, which are the same in counter mode. To make a cipher costs as much as 30 KiB of its work, so one is kept for what follows. */
+class Keystream {
+  readonly #key: Buffer;
+  #cipher: Cipheriv | undefined;
+  /** Where it stands. */
+  #position = 0;
+
+  constructor(key: Buffer) {
+    this.#key = key;
+  }
+
+  /** What belongs at `position` and behind it, encrypted or decrypted; in memory that nothing else is in. */
+  over(bytes: Buffer, position: number): Buffer<ArrayBuffer> {
+    const cipher = this.#cipher !== undefined && this.#position === position ? this.#cipher : this.#cipherAt(position);
+    // Not known, should it fail on the way.
+    this.#cipher = undefined;
+    const done = cipher.update(bytes);
+    this.#cipher = cipher;
+    this.#position = position + bytes.length;
+    return done;
+  }
+
+  #cipherAt(position: number): Cipheriv {
+    const counter = Buffer.alloc(CIPHER_BLOCK);
+    counter.writeBigUInt64BE(BigInt(Math.floor(position / CIPHER_BLOCK)), CIPHER_BLOCK - 8);
+    const cipher = createCipheriv(CIPHER, this.#key, counter);
+    const skipped = position % CIPHER_BLOCK;
+    if (skipped > 0) cipher.update(Buffer.alloc(skipped));
+    return cipher;
+  }
+}
+
 /** `open`, `write` and `read` throw GatewayError `no_room` when the system fails them (ENOSPC, EMFILE, EIO). */
 export class SpoolFile {
   readonly #handle: FileHandle;
   /** One for each file, so the counter may begin at 0. */
   readonly #key = randomBytes(32);
+  readonly #keystream = new Keystream(this.#key);
 
   private constructor(handle: FileHandle) {
     this.#handle = handle;
@@ -43,8 +81,12 @@ export class SpoolFile {
 
   /** Writes all of the blocks at `position`, one after the other; nowhere a second time. The blocks stay as they are. */
   async write(blocks: readonly Buffer[], position: number): Promise<void> {
-    const cipher = this.#cipherAt(position);
-    const encrypted = blocks.map((block) => cipher.update(block));
+    const encrypted: Buffer<ArrayBuffer>[] = [];
+    let end = position;
+    for (const block of blocks) {
+      encrypted.push(this.#keystream.over(block, end));
+      end += block.length;
+    }
     let left = behind(encrypted, 0);
     for (let at = position; left.length > 0;) {
       const written = await this.#write(left, at);
@@ -64,27 +106,18 @@ export class SpoolFile {
     throw noRoom("written", undefined);
   }
 
-  /** Exactly `length` bytes at `position`, which must have been written before; in a buffer of their own. */
-  async read(position: number, length: number): Promise<Buffer> {
-    const buffer = Buffer.allocUnsafeSlow(length);
-    let offset = 0;
-    while (offset < length) {
-      const read = await this.#read(buffer, offset, position + offset);
-      offset += read;
-    }
-    const plain = this.#cipherAt(position).update(buffer);
-    free(buffer);
-    return plain;
-  }
-
-  /** Encrypts or decrypts what belongs at `position` and behind it: in counter mode both are the same. */
-  #cipherAt(position: number): Cipheriv {
-    const counter = Buffer.alloc(CIPHER_BLOCK);
-    counter.writeBigUInt64BE(BigInt(Math.floor(position / CIPHER_BLOCK)), CIPHER_BLOCK - 8);
-    const cipher = createCipheriv(CIPHER, this.#key, counter);
-    const skipped = position % CIPHER_BLOCK;
-    if (skipped > 0) cipher.update(Buffer.alloc(skipped));
-    return cipher;
+  /** For a pass over what was written. */
+  reader(): SpoolFileReader {
+    const keystream = new Keystream(this.#key);
+    return {
+      read: async (position, length) => {
+        const encrypted = Buffer.allocUnsafeSlow(length);
+        for (let offset = 0; offset < length;) offset += await this.#read(encrypted, offset, position + offset);
+        const plain = keystream.over(encrypted, position);
+        free(encrypted);
+        return plain;
+      },
+    };
   }
 
   async #read(buffer: Buffer, offset: number, position: number): Promise<number> {

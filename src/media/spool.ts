@@ -4,7 +4,7 @@
  */
 import { GatewayError } from "../errors.ts";
 import type { Reservation } from "./spool-budget.ts";
-import { SpoolFile } from "./spool-file.ts";
+import { SpoolFile, type SpoolFileReader } from "./spool-file.ts";
 
 export interface Spool {
   /** Bytes written so far; final after `end`. */
@@ -206,6 +206,7 @@ export class PooledSpool implements Spool {
   #pass(): AsyncIterator<Buffer, undefined> {
     let position = 0;
     let over = false;
+    let reader: SpoolFileReader | undefined;
     const next = async (): Promise<IteratorResult<Buffer, undefined>> => {
       while (!over) {
         if (this.#closing !== undefined) {
@@ -216,7 +217,8 @@ export class PooledSpool implements Spool {
         if (start < this.#onDisk && this.#file !== undefined) {
           // The position moves before the wait, so calls that overlap get different pieces.
           position += Math.min(BLOCK, this.#onDisk - start);
-          const value = await this.#file.read(start, position - start).catch((error: unknown) => {
+          reader ??= this.#file.reader();
+          const value = await reader.read(start, position - start).catch((error: unknown) => {
             over = true;
             throw error;
           });

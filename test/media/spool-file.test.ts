@@ -34,11 +34,19 @@ describe("a spool file", () => {
           const blocks = ends.map((end, index) => bytes.subarray(ends[index - 1] ?? 0, end));
           await file.write(blocks.slice(0, 2), 0);
           await file.write(blocks.slice(2), ends[Math.min(1, ends.length - 1)] ?? 0);
-          for (const [one, other] of passages) {
+          const reader = file.reader();
+          const read = async ([one, other]: readonly [number, number]): Promise<void> => {
             const [start, end] = [Math.min(one, other), Math.max(one, other)];
-            expect((await file.read(start, end - start)).equals(bytes.subarray(start, end))).toBe(true);
-          }
-          expect((await file.read(0, bytes.length)).equals(bytes)).toBe(true);
+            const passage = await reader.read(start, end - start);
+            expect(passage.equals(bytes.subarray(start, end))).toBe(true);
+            expect(passage.buffer.byteLength).toBe(end - start);
+          };
+          for (const passage of passages) await read(passage);
+          await Promise.all(passages.map(read));
+          // As a pass does: each where the one before ended.
+          const steps = [0, ...ends];
+          for (const [index, end] of ends.entries()) await read([steps[index] ?? 0, end]);
+          await read([0, bytes.length]);
           await file.close();
         },
       ),
