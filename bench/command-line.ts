@@ -59,7 +59,8 @@ export function parseCommandLine(args: readonly string[], basePath: string): Com
 export function chosen(groups: readonly Group[], { only, baseUrl }: Pick<CommandLine, "only" | "baseUrl">): Group[] {
   const names = new Set(groups.flatMap((group) => [group.name, ...group.rows.map((row) => row.name)]));
   const unknown = only?.filter((name) => !names.has(name)) ?? [];
-  if (unknown.length > 0) throw new UsageError(`there is no row or group ${unknown.join(", ")}; --list shows those that there are`);
+  if (unknown.length > 0)
+    throw new UsageError(`there is no row or group ${unknown.join(", ")}; npm run bench -- --list shows those that there are`);
   return groups
     .map((group) => ({ ...group, rows: group.rows.filter((row) => isWanted(group, row, only) && (baseUrl === undefined || isFree(row))) }))
     .filter(({ rows }) => rows.length > 0);
@@ -104,7 +105,7 @@ export function orUsageError<T>(parse: () => T): T {
   }
 }
 
-/** In a list with commas. */
+/** The names in a list with commas. */
 export function namesIn(list: string): string[] {
   return list.split(",").filter((name) => name !== "");
 }

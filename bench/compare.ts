@@ -1,6 +1,6 @@
 /**
- * `npm run bench:compare -- --only cold-10k before=../before after=. 'pool=.::--v8-pool-size=2'`: builds, or flags of Node, side by side. A machine that is
- * shared may be half as fast a minute later, so a run of one after a run of another says nothing: here they take turns of a second or two. Linux only.
+ * `npm run bench:compare -- --only cold-10k before=../before after=. 'pool=.::--v8-pool-size=2'`: builds, or flags of Node, side by side. docs/performance.md
+ * says why. Linux only.
  */
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
@@ -21,8 +21,8 @@ const USAGE = `npm run bench:compare -- --only NAME[,NAME] [options] NAME=DIRECT
   Each DIRECTORY holds a tree that is built (npm run build). Rows are those of npm run bench.
 
   --rounds N             turns of each (8)
-  --seconds N            of each turn (1.5)
-  --warm-up N            seconds before the first one (8)
+  --seconds N            of each turn (1.5); rows with a number of requests take what those take
+  --warm-up N            seconds, once for each gateway (8)
 `;
 
 /** Milliseconds of each turn that don't count: connections are made, and media made known that is to be known. */
@@ -51,12 +51,13 @@ async function compare(args: readonly string[]): Promise<void> {
     await using _cores = await stage.coresBeside(scannerOf(row));
     // A burst is for gateways that have just been started.
     await using kept = row.requests === undefined ? await startAll(stage, row, variants) : undefined;
-    for (const gateway of kept?.gateways.values() ?? []) await turn(stage, row, gateway, { duration: 100, warmUp });
+    for (const gateway of kept?.gateways.values() ?? []) await turn(stage, row, gateway, { duration, warmUp });
     for (let round = 0; round < rounds; round += 1) {
       for (const variant of round % 2 === 0 ? variants : variants.toReversed()) {
         await using fresh = kept === undefined ? await startAll(stage, row, [variant]) : undefined;
         const gateway = (fresh ?? kept)?.gateways.get(variant);
-        if (gateway !== undefined) turns.get(variant)?.push(await turn(stage, row, gateway, { duration, warmUp: SETTLING }));
+        if (gateway !== undefined)
+          turns.get(variant)?.push(await turn(stage, row, gateway, { duration, warmUp: kept === undefined ? warmUp : SETTLING }));
       }
     }
     const lines = [...turns].map(([{ name }, figures]) => cells(name, figures));
@@ -105,6 +106,7 @@ interface Comparison {
   readonly rounds: number;
   /** Milliseconds. */
   readonly duration: number;
+  /** Milliseconds. */
   readonly warmUp: number;
 }
 
@@ -123,13 +125,15 @@ function parsed(args: readonly string[]): Comparison {
     }),
   );
   const { only } = values;
-  if (only === undefined) throw new UsageError("--only says which rows");
+  if (only === undefined) throw new UsageError("--only must name rows");
   const rows = chosen(GROUPS, { only: namesIn(only), baseUrl: undefined })
     .flatMap((group) => group.rows)
-    .flatMap((row) => ("measure" in row ? [] : [row]));
-  if (rows.length === 0) throw new UsageError("there is no load to compare");
+    .map((row) => {
+      if ("measure" in row) throw new UsageError(`${row.name} is no load of requests`);
+      return row;
+    });
+  if (positionals.length < 2) throw new UsageError("name at least two builds to compare");
   const variants = positionals.map(variantOf);
-  if (variants.length < 2) throw new UsageError("there must be two to compare");
   return {
     rows,
     variants,

@@ -4,7 +4,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/** Two parts of what there is, as far as it goes of the same size. */
+/** The second has one more if their number is odd. */
 export interface Halves {
   readonly all: readonly number[];
   readonly first: readonly number[];
@@ -20,7 +20,7 @@ export async function coresInHalves(): Promise<Halves> {
   return { all, first: all.slice(0, half), second: all.slice(half) };
 }
 
-/** All threads of these processes. */
+/** Moves all threads of these processes to these cores. @throws Error when one of them is gone */
 export async function keepOn(cores: readonly number[], pids: readonly number[]): Promise<void> {
   for (const pid of pids) await run("taskset", ["-a", "-c", "-p", cores.join(","), String(pid)]);
 }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BASE_PATH } from "../src/http/app.ts";
 import { endChild } from "./child.ts";
-import { type Release, THIS_RELEASE } from "./release.ts";
+import type { Release } from "./release.ts";
 
 /** A section of the configuration file, or a value in one. */
 export type Setting = string | number | boolean | readonly Setting[] | Settings;
@@ -21,8 +21,7 @@ export interface GatewayOptions {
   readonly settings: Settings;
   /** Where Node's CPU profile goes when it ends. */
   readonly profile?: string;
-  /** This one, unless it says otherwise. */
-  readonly release?: Release;
+  readonly release: Release;
 }
 
 interface Address {
@@ -53,7 +52,7 @@ export class Gateway implements AsyncDisposable {
   }
 
   /** Resolves when it is ready. @throws Error with its log when it ends instead, or takes too long */
-  static async start({ directory, settings, profile, release = THIS_RELEASE }: GatewayOptions): Promise<Gateway> {
+  static async start({ directory, settings, profile, release }: GatewayOptions): Promise<Gateway> {
     await mkdir(directory, { recursive: true });
     const file = join(directory, "config.yaml");
     await writeFile(file, JSON.stringify(settings));

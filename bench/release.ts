@@ -8,10 +8,11 @@ const ROOT = join(import.meta.dirname, "..");
 export interface Release {
   /** What starts it, once it is built. */
   readonly main: string;
-  /** As bin/ has them. */
+  /** Those of bin/, then others. */
   readonly nodeFlags: readonly string[];
 }
 
+/** Of this tree. */
 export const THIS_RELEASE = releaseIn(ROOT);
 
 /** @param root of a tree that is built. @param nodeFlags beside those of bin/; of two that say the same the later one counts. */

@@ -11,7 +11,7 @@ export type Scanner =
   /** c-icap with clamd. */
   | "real"
   /** The same, with half of the cores for itself: while such a row is measured, everything else has the others. */
-  | "apart";
+  | "real-apart";
 
 /** What is measured in the same run to see how much there is to be had: the same answers from the homeserver; the same bytes, prepared, to the scanner. */
 export type CeilingKind = "homeserver" | "icap";
@@ -53,7 +53,7 @@ export interface LoadRow extends AnyRow {
   readonly requests?: number;
   /** Each media is asked for once, at the first instance, before it is measured. */
   readonly known?: true;
-  /** As many seconds as the warm-up lasts, small media are asked for before: what is measured is too little for V8 to compile what it needs. */
+  /** Small media are asked for first, for as long as the warm-up lasts: its own requests are too few for V8 to compile what they need. */
   readonly warmed?: true;
   /** Of several instances, the last one alone is asked. */
   readonly lastInstance?: true;

@@ -42,8 +42,8 @@ export interface Failure {
 
 export type Outcome = LoadOutcome | FactOutcome | Failure;
 
-/** What a gateway is warmed up with. */
-const SMALL = { size: 10 * 1024, media: 16, connections: 32 };
+/** What a gateway is warmed up with whose row is too short for it. */
+const WARM_UP_LOAD = { size: 10 * 1024, media: 16, connections: 32 };
 
 /** What answers requests in one run. */
 export interface Served {
@@ -56,9 +56,9 @@ export interface RunOptions {
   readonly runs: number;
   /** Milliseconds. */
   readonly duration: number;
-  /** Milliseconds of the same load before that: a gateway runs for months, and what V8 has not compiled yet costs twice as much. */
+  /** Milliseconds of the same load, or of small media, before that: a gateway runs for months, and what V8 has not compiled yet costs twice as much. */
   readonly warmUp: number;
-  /** What somebody else has started, in place of gateways for each run. */
+  /** What runs already, in place of gateways for each run. */
   readonly given?: Served;
 }
 
@@ -149,7 +149,9 @@ export class Runner {
 
   async #warmUp(spec: LoadSpec): Promise<void> {
     const until = { warmUp: 0, time: this.#options.warmUp };
-    if (until.time > 0) await measureLoad({ ...spec, ...SMALL, until }, []);
+    if (until.time === 0) return;
+    const { result } = await measureLoad({ ...spec, ...WARM_UP_LOAD, until }, []);
+    if (result.errors > 0) throw new Error(`the gateway could not be warmed up: ${result.examples.join("; ")}`);
   }
 
   async #probe(kind: ProbeKind, row: LoadRow): Promise<Probe> {

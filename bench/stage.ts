@@ -14,7 +14,7 @@ import type { HomeserverCounts } from "./homeserver.ts";
 import type { IcapCounts } from "./instant-icap.ts";
 import { usageOf } from "./process-tree.ts";
 import { type CommandCounts, parseCommandStats, parseMemoryStats } from "./redis-stats.ts";
-import type { Release } from "./release.ts";
+import { type Release, THIS_RELEASE } from "./release.ts";
 import type { GatewaySetup, Scanner } from "./row.ts";
 
 export interface HomeserverPeer {
@@ -73,22 +73,18 @@ export class Stage implements AsyncDisposable {
   }
 
   /**
-   * Until it is disposed of, what is started runs where that scanner does not, if it is one that has cores of its own.
-   * @throws Error when there are none, or it runs in a container, which goes its own way
+   * Until it is disposed of, this process, the homeserver and what is started run on other cores than that scanner, if it is one that has cores of its own.
+   * @throws Error with fewer than two cores, without taskset, or when the scanner runs in a container
    */
   async coresBeside(kind: Scanner): Promise<AsyncDisposable> {
     const parts = new AsyncDisposableStack();
-    if (kind !== "apart") return parts;
+    if (kind !== "real-apart") return parts;
     const { all, first, second } = await coresInHalves();
     const others = [process.pid, (await this.homeserver()).pid];
     parts.defer(() => keepOn(all, others));
     try {
       await keepOn(first, [process.pid]);
-      const { processes } = await usageOf(process.pid);
-      const isStarted = this.#scanners.has(kind);
       await this.scanner(kind);
-      if (!isStarted && (await usageOf(process.pid)).processes === processes)
-        throw new Error("a scanner in a container shares all cores: MIG_TEST_PEERS=packages starts it beside");
       await keepOn(second, others);
     } catch (error) {
       await parts.disposeAsync();
@@ -101,8 +97,8 @@ export class Stage implements AsyncDisposable {
     return (this.#redis ??= this.#startRedis());
   }
 
-  /** As many as it says, with the same secrets; ready. With Redis, that is emptied before. @param release this one, unless it says otherwise */
-  async startGateways(setup: GatewaySetup, release?: Release): Promise<Gateways> {
+  /** As many as it says, with the same secrets; ready. With Redis, that is emptied before. */
+  async startGateways(setup: GatewaySetup, release: Release = THIS_RELEASE): Promise<Gateways> {
     if (setup.redis === true) await (await this.redis()).empty();
     const parts = new AsyncDisposableStack();
     const home = await mkdtemp(join(tmpdir(), "matrix-icap-gateway-bench-"));
@@ -112,8 +108,8 @@ export class Stage implements AsyncDisposable {
       const settings = await this.#settings(setup, home);
       for (let index = 0; index < (setup.instances ?? 1); index += 1) {
         const { profile } = this.#options;
-        const options = { directory: join(home, `gateway-${index}`), settings, ...(profile === undefined ? {} : { profile }) };
-        gateways.push(parts.use(await Gateway.start({ ...options, ...(release === undefined ? {} : { release }) })));
+        const directory = join(home, `gateway-${index}`);
+        gateways.push(parts.use(await Gateway.start({ directory, settings, release, ...(profile === undefined ? {} : { profile }) })));
       }
     } catch (error) {
       await parts.disposeAsync();
@@ -150,7 +146,8 @@ export class Stage implements AsyncDisposable {
   }
 
   async #startScanner(kind: Scanner): Promise<ScannerPeer> {
-    if (isReal(kind)) return this.#startReal();
+    if (kind === "real") return this.#startReal();
+    if (kind === "real-apart") return this.#startApart();
     const child = this.#child("instant-icap.ts", kind === "slow" ? String(SLOW) : "0");
     return { url: await nextMessage<string>(child), counts: () => counts<IcapCounts>(child) };
   }
@@ -160,6 +157,14 @@ export class Stage implements AsyncDisposable {
     // A thread for each connection: an idle one holds its own, and others would wait until it is given up.
     const server = this.#parts.use(await startCIcap({ clamd, settings: { ThreadsPerChild: "32", MaxSpareThreads: "32" } }));
     return { url: server.url() };
+  }
+
+  /** Where this process runs. */
+  async #startApart(): Promise<ScannerPeer> {
+    const { processes } = await usageOf(process.pid);
+    const scanner = await this.#startReal();
+    if ((await usageOf(process.pid)).processes > processes) return scanner;
+    throw new Error("a scanner in a container can't be kept on some cores: MIG_TEST_PEERS=packages starts it without one");
   }
 
   async #startRedis(): Promise<RedisPeer> {
@@ -187,7 +192,7 @@ export interface Gateways extends AsyncDisposable {
 }
 
 function isReal(scanner: Scanner): boolean {
-  return scanner === "real" || scanner === "apart";
+  return scanner === "real" || scanner === "real-apart";
 }
 
 function counts<T>(child: ChildProcess): Promise<T> {

@@ -14,7 +14,7 @@ const REAL = {
   },
 } as const;
 
-const APART = { ...REAL, gateway: { ...REAL.gateway, scanner: "apart" } } as const;
+const APART = { ...REAL, gateway: { ...REAL.gateway, scanner: "real-apart" } } as const;
 
 export const realScanner: Group = {
   name: "real",

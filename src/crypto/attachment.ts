@@ -17,7 +17,7 @@ export interface AttachmentDecryptor {
    * The plaintext of the next piece of ciphertext, of the same length, in memory of its own; pieces may be cut anywhere.
    * @throws GatewayError `failed_to_decrypt` once the pieces run over the counter's range (see `assertCounterRange`).
    */
-  update(chunk: Uint8Array): Buffer;
+  update(chunk: Uint8Array): Buffer<ArrayBuffer>;
 }
 
 const BLOCK = 16;

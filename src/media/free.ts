@@ -1,7 +1,8 @@
 /**
- * Gives a buffer's memory back now. Left to the garbage collector, such large pieces would drive it to look at the whole heap.
- * @param buffer which has its memory for itself, and which nobody uses any more: no write of it may be under way, nor a read into it
+ * Gives a buffer's memory back now. V8 counts the memory behind buffers, and would collect the whole heap for it again and again. Does nothing where
+ * something else may be in the same memory.
+ * @param bytes used by nobody any more: no write of them, or read into them, is under way
  */
-export function free({ buffer }: Buffer): void {
-  (buffer as ArrayBuffer).transfer(0);
+export function free({ buffer, byteLength }: Buffer<ArrayBuffer>): void {
+  if (byteLength === buffer.byteLength) buffer.transfer(0);
 }

@@ -16,15 +16,18 @@ const CIPHER = "aes-256-ctr";
 const CIPHER_BLOCK = 16;
 
 export interface SpoolFileReader {
-  /** Exactly `length` bytes at `position`, which must have been written before; in a buffer of their own. */
+  /**
+   * Exactly `length` bytes at `position`, which must have been written before; in a buffer of their own. Calls may overlap.
+   * @throws GatewayError `no_room` when the system fails it (EIO).
+   */
   read(position: number, length: number): Promise<Buffer>;
 }
 
-/** Encrypts and decrypts, which are the same in counter mode. To make a cipher costs as much as 30 KiB of its work, so one is kept for what follows. */
+/** Encrypts and decrypts, which are the same in counter mode. To create a cipher costs as much as to encrypt 10 to 20 KiB, so it is kept for what follows. */
 class Keystream {
   readonly #key: Buffer;
   #cipher: Cipheriv | undefined;
-  /** Where it stands. */
+  /** Where the cipher stands, in bytes of the file. */
   #position = 0;
 
   constructor(key: Buffer) {
@@ -32,9 +35,9 @@ class Keystream {
   }
 
   /** What belongs at `position` and behind it, encrypted or decrypted; in memory that nothing else is in. */
-  over(bytes: Buffer, position: number): Buffer<ArrayBuffer> {
+  apply(bytes: Buffer, position: number): Buffer<ArrayBuffer> {
     const cipher = this.#cipher !== undefined && this.#position === position ? this.#cipher : this.#cipherAt(position);
-    // Not known, should it fail on the way.
+    // Should it fail, nobody knows where it stands.
     this.#cipher = undefined;
     const done = cipher.update(bytes);
     this.#cipher = cipher;
@@ -52,7 +55,7 @@ class Keystream {
   }
 }
 
-/** `open`, `write` and `read` throw GatewayError `no_room` when the system fails them (ENOSPC, EMFILE, EIO). */
+/** `open` and `write` throw GatewayError `no_room` when the system fails them (ENOSPC, EMFILE, EIO). */
 export class SpoolFile {
   readonly #handle: FileHandle;
   /** One for each file, so the counter may begin at 0. */
@@ -84,7 +87,7 @@ export class SpoolFile {
     const encrypted: Buffer<ArrayBuffer>[] = [];
     let end = position;
     for (const block of blocks) {
-      encrypted.push(this.#keystream.over(block, end));
+      encrypted.push(this.#keystream.apply(block, end));
       end += block.length;
     }
     let left = behind(encrypted, 0);
@@ -106,14 +109,14 @@ export class SpoolFile {
     throw noRoom("written", undefined);
   }
 
-  /** For a pass over what was written. */
+  /** One for each pass: what it reads in order is decrypted with one cipher. */
   reader(): SpoolFileReader {
     const keystream = new Keystream(this.#key);
     return {
       read: async (position, length) => {
         const encrypted = Buffer.allocUnsafeSlow(length);
         for (let offset = 0; offset < length;) offset += await this.#read(encrypted, offset, position + offset);
-        const plain = keystream.over(encrypted, position);
+        const plain = keystream.apply(encrypted, position);
         free(encrypted);
         return plain;
       },

@@ -122,11 +122,9 @@ describe.runIf(process.platform === "linux")("npm run bench", { timeout: PATIENC
 describe.runIf(process.platform === "linux")("npm run bench:compare", { timeout: PATIENCE }, () => {
   it("shows builds side by side", async () => {
     await build();
+    const quick = ["--rounds", "1", "--seconds", "0.3", "--warm-up", "0.3"];
     const variants = [`this=${ROOT}`, `that=${ROOT}::--v8-pool-size=2`];
-    const { status, stdout, stderr } = await run(
-      ...(["compare.ts", "--only", "repeated-10k,large-crowd", "--rounds", "1", "--seconds", "0.3", "--warm-up", "0.3"] as const),
-      ...variants,
-    );
+    const { status, stdout, stderr } = await run("compare.ts", "--only", "repeated-10k,large-crowd", ...quick, ...variants);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     for (const row of ["repeated-10k", "large-crowd"]) {
       const [heading, , ...lines] = (stdout.split(`${row}\n\n`)[1] ?? "").split("\n");
@@ -136,18 +134,21 @@ describe.runIf(process.platform === "linux")("npm run bench:compare", { timeout:
     }
   });
 
+  it("starts Node with the flags of a build", async () => {
+    await build();
+    const { status, stderr } = await run("compare.ts", "--only", "cold-10k", `this=${ROOT}`, `that=${ROOT}::--no-such-flag`);
+    expect(status).not.toBe(0);
+    expect(stderr).toContain("bad option: --no-such-flag");
+  });
+
   it.each([
-    [["--only", "cold-10k", `this=${ROOT}`], "there must be two to compare"],
+    [["--only", "cold-10k", `this=${ROOT}`], "name at least two builds to compare"],
     [["--only", "cold-10k", "here", `this=${ROOT}`], "here is not NAME=DIRECTORY"],
-    [["--only", "process-start", `this=${ROOT}`, `that=${ROOT}`], "there is no load to compare"],
-    [[`this=${ROOT}`, `that=${ROOT}`], "--only says which rows"],
+    [["--only", "cold-10k", "that=/nowhere", `this=${ROOT}`], "/nowhere/dist/src/main.js is not there"],
+    [["--only", "process-start", `this=${ROOT}`, `that=${ROOT}`], "process-start is no load of requests"],
+    [[`this=${ROOT}`, `that=${ROOT}`], "--only must name rows"],
   ])("says how it is used: %j", async (args, why) => {
     const { status, stderr } = await run("compare.ts", ...args);
     expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringContaining(why) as string });
-  });
-
-  it("says what a tree lacks that is not built", async () => {
-    const { status, stderr } = await run("compare.ts", "--only", "cold-10k", `this=${ROOT}`, "that=/nowhere");
-    expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringContaining("/nowhere/dist/src/main.js is not there") as string });
   });
 });
