@@ -35,6 +35,17 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+/** Runs a program. After a UsageError, it says how the program is used, and ends it with 2. */
+export async function explaining(usage: string, program: () => Promise<void>): Promise<void> {
+  try {
+    await program();
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    process.stderr.write(`${error.message}\n\n${usage}`);
+    process.exitCode = 2;
+  }
+}
+
 /** @param basePath of the API, for a base URL that has no path. @throws UsageError */
 export function parseCommandLine(args: readonly string[], basePath: string): CommandLine {
   const { values } = parsed(args);

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { table } from "../quickstart/table.ts";
-import { UsageError, chosen, namesIn, numberOf, orUsageError } from "./command-line.ts";
+import { UsageError, chosen, explaining, namesIn, numberOf, orUsageError } from "./command-line.ts";
 import { type Figures, medianOf } from "./figures.ts";
 import type { Gateway } from "./gateway.ts";
 import { type Release, releaseIn } from "./release.ts";
@@ -35,13 +35,7 @@ interface Variant {
   readonly release: Release;
 }
 
-try {
-  await compare(process.argv.slice(2));
-} catch (error) {
-  if (!(error instanceof UsageError)) throw error;
-  process.stderr.write(`${error.message}\n\n${USAGE}`);
-  process.exitCode = 2;
-}
+await explaining(USAGE, () => compare(process.argv.slice(2)));
 
 async function compare(args: readonly string[]): Promise<void> {
   const { rows, variants, rounds, duration, warmUp } = parsed(args);

@@ -3,20 +3,14 @@
  * measured. Linux only: it reads /proc.
  */
 import { BASE_PATH } from "../src/http/app.ts";
-import { USAGE, UsageError, chosen, parseCommandLine } from "./command-line.ts";
+import { USAGE, chosen, explaining, parseCommandLine } from "./command-line.ts";
 import { build } from "./release.ts";
 import { type GroupReport, isFailure, markdownReport, progressLine, textReport } from "./report.ts";
 import { GROUPS } from "./rows/index.ts";
 import { type Outcome, Runner } from "./run-row.ts";
 import { Stage } from "./stage.ts";
 
-try {
-  await run(process.argv.slice(2));
-} catch (error) {
-  if (!(error instanceof UsageError)) throw error;
-  process.stderr.write(`${error.message}\n\n${USAGE}`);
-  process.exitCode = 2;
-}
+await explaining(USAGE, () => run(process.argv.slice(2)));
 
 async function run(args: readonly string[]): Promise<void> {
   const options = parseCommandLine(args, BASE_PATH);
